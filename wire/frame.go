@@ -24,12 +24,13 @@ const (
 	KindSnapshotEnd Kind = 11 // snapshot:16
 	KindBye         Kind = 12 // version:2 fields
 	KindOptional    Kind = 0x80
+	KindKeepalive   Kind = 0x81 // empty; the replica's sign of life while it syncs or loads, when it has nothing to ack
 )
 
 var kindNames = map[Kind]string{
 	KindMutations: "mutations", KindHeartbeat: "heartbeat", KindAck: "ack", KindHello: "hello", KindResume: "resume",
 	KindFullSync: "fullsync", KindRefuse: "refuse", KindManifest: "manifest", KindFetch: "fetch", KindChunk: "chunk",
-	KindSnapshotEnd: "snapshot-end", KindBye: "bye",
+	KindSnapshotEnd: "snapshot-end", KindBye: "bye", KindKeepalive: "keepalive",
 }
 
 // String gives the kind's name in docs/protocol.md.
