@@ -1,0 +1,239 @@
+package slottable
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// ErrSession means that the session was replaced, detached or dropped: whoever acts in its name must stop.
+var ErrSession = errors.New("slottable: the session no longer holds its slot")
+
+// Limits bounds a table, for each shard. Zero means no limit.
+type Limits struct {
+	Live  int // attached slots
+	Slots int // slots, detached ones included
+}
+
+// Table is the slots of all shards of a node. It is not safe for concurrent use.
+type Table struct {
+	limits   Limits
+	shards   []shardSlots
+	sessions map[Session]*Slot
+	last     Session
+	version  uint64
+}
+
+type shardSlots struct {
+	generation wire.Generation
+	slots      map[wire.ID]*Slot
+}
+
+// New makes an empty table for shards 0 to shards-1.
+func New(shards int, limits Limits) *Table {
+	t := &Table{limits: limits, shards: make([]shardSlots, shards), sessions: make(map[Session]*Slot)}
+	for i := range t.shards {
+		t.shards[i].slots = make(map[wire.ID]*Slot)
+	}
+	return t
+}
+
+// Version changes whenever something changes that [Table.Export] would write.
+func (t *Table) Version() uint64 { return t.version }
+
+// SetGeneration tells the shard's present generation. Acks that speak of another one are void (a stale high ack must
+// never satisfy a WAIT); a need beyond first, where the generation began, falls back to first.
+func (t *Table) SetGeneration(shard int, g wire.Generation, first uint64) {
+	s := &t.shards[shard]
+	if s.generation == g {
+		return
+	}
+	s.generation = g
+	for _, slot := range s.slots {
+		if slot.Generation != g {
+			slot.void()
+			slot.Need = min(slot.Need, first)
+		}
+	}
+	t.version++
+}
+
+// Attachment is an accepted handshake. The shard's generation is the table's present one.
+type Attachment struct {
+	Shard             int
+	Replica, Nonce    wire.ID
+	Address, Announce string
+	// Start is where the stream will begin: the replica has everything before it. In a full sync it is any offset that
+	// is not beyond the snapshot's, which [Table.Sync] then tells.
+	Start   uint64
+	Syncing bool
+}
+
+// Attach opens a session on the replica's slot, and makes the slot if there is none. The same process (the same nonce)
+// takes its slot over from its own earlier connection, whose session is returned as replaced and must be ended by the
+// caller; another process gets a *[TakenError] while the holder is attached. A *[FullError] tells a limit.
+func (t *Table) Attach(a Attachment, now time.Duration) (opened, replaced Session, err error) {
+	sh := &t.shards[a.Shard]
+	s := sh.slots[a.Replica]
+	if s != nil && s.Attached() && s.Nonce != a.Nonce {
+		return 0, 0, &TakenError{Replica: a.Replica, Shard: a.Shard, Holder: s.Address}
+	}
+	if s == nil || !s.Attached() {
+		if n := t.Live(a.Shard); t.limits.Live > 0 && n >= t.limits.Live {
+			return 0, 0, &FullError{Shard: a.Shard, Limit: t.limits.Live, What: "live sessions"}
+		}
+	}
+	if s == nil {
+		if t.limits.Slots > 0 && len(sh.slots) >= t.limits.Slots {
+			return 0, 0, &FullError{Shard: a.Shard, Limit: t.limits.Slots, What: "slots"}
+		}
+		s = &Slot{Replica: a.Replica, Shard: a.Shard}
+		sh.slots[a.Replica] = s
+	}
+	replaced = s.Session
+	delete(t.sessions, replaced)
+	t.last++
+	s.Session, s.Nonce, s.Address, s.Announce, s.Seen = t.last, a.Nonce, a.Address, a.Announce, now
+	t.sessions[s.Session] = s
+	if s.Generation != sh.generation || a.Syncing {
+		s.void()
+	}
+	s.Generation = sh.generation
+	s.claim(a.Start)
+	s.Syncing, s.Snapshot = a.Syncing, wire.ID{}
+	s.begin(a.Start)
+	t.version++
+	return s.Session, replaced, nil
+}
+
+// begin starts the session's stream at an offset.
+func (s *Slot) begin(start uint64) {
+	s.Start, s.Sent, s.fresh = start, start, true
+	s.keep(start)
+}
+
+// Sync tells which snapshot a syncing session fetches, and its offset: the log is kept from there on.
+func (t *Table) Sync(session Session, snapshot wire.ID, at uint64) error {
+	s := t.sessions[session]
+	if s == nil {
+		return ErrSession
+	}
+	if !s.Syncing {
+		return fmt.Errorf("slottable: replica %s on shard %d is not in a full sync", s.Replica, s.Shard)
+	}
+	s.Snapshot = snapshot
+	s.begin(at)
+	t.version++
+	return nil
+}
+
+// Sent tells how far the session's stream was handed to its connection. It must be told before a byte of it leaves,
+// or an ack could overtake it.
+func (t *Table) Sent(session Session, next uint64) error {
+	s := t.sessions[session]
+	if s == nil {
+		return ErrSession
+	}
+	s.Sent = max(s.Sent, next)
+	return nil
+}
+
+// Ack takes an ack of the session. It returns ErrSession, or an *[AckError] for an ack that goes backwards or past
+// what was sent. An ack ends a full sync when it covers the snapshot.
+func (t *Table) Ack(session Session, a wire.Ack, now time.Duration) error {
+	s := t.sessions[session]
+	if s == nil {
+		return ErrSession
+	}
+	if err := s.judge(a); err != nil {
+		return err
+	}
+	s.Seen = now
+	if s.Syncing && a.Applied < s.Start {
+		return nil // a sign of life while the snapshot is being installed
+	}
+	if s.Syncing {
+		s.Syncing, s.Snapshot = false, wire.ID{}
+		t.version++
+	}
+	if !s.Acked || s.Ack != a {
+		t.version++
+	}
+	s.Acked, s.Ack, s.fresh = true, a, false
+	s.keep(s.Start)
+	return nil
+}
+
+// Detach ends a session. It does nothing for one that was replaced or dropped.
+func (t *Table) Detach(session Session, now time.Duration) {
+	s := t.sessions[session]
+	if s == nil {
+		return
+	}
+	delete(t.sessions, session)
+	s.Session, s.Detached = 0, now
+	if s.Syncing && s.Snapshot.IsZero() {
+		delete(t.shards[s.Shard].slots, s.Replica)
+	}
+	t.version++
+}
+
+// Reap forgets the slots whose replica has been away for the window or longer, and returns them.
+func (t *Table) Reap(now, window time.Duration) []Slot {
+	var reaped []Slot
+	for i := range t.shards {
+		for id, s := range t.shards[i].slots {
+			if !s.Attached() && now-s.Detached >= window {
+				reaped = append(reaped, *s)
+				delete(t.shards[i].slots, id)
+			}
+		}
+	}
+	if len(reaped) > 0 {
+		t.version++
+	}
+	return reaped
+}
+
+// Drop forgets a replica's slots on every shard. It returns how many there were and the sessions that held some of
+// them, which the caller must end.
+func (t *Table) Drop(replica wire.ID) (dropped int, sessions []Session) {
+	for i := range t.shards {
+		s := t.shards[i].slots[replica]
+		if s == nil {
+			continue
+		}
+		if s.Attached() {
+			sessions = append(sessions, s.Session)
+			delete(t.sessions, s.Session)
+		}
+		delete(t.shards[i].slots, replica)
+		dropped++
+		t.version++
+	}
+	return dropped, sessions
+}
+
+// Live is the number of attached slots of a shard.
+func (t *Table) Live(shard int) (n int) {
+	for _, s := range t.shards[shard].slots {
+		if s.Attached() {
+			n++
+		}
+	}
+	return n
+}
+
+// Slots returns copies of a shard's slots, ordered by replica id.
+func (t *Table) Slots(shard int) []Slot {
+	out := make([]Slot, 0, len(t.shards[shard].slots))
+	for _, s := range t.shards[shard].slots {
+		out = append(out, *s)
+	}
+	slices.SortFunc(out, func(a, b Slot) int { return bytes.Compare(a.Replica[:], b.Replica[:]) })
+	return out
+}

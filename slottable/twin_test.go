@@ -1,0 +1,322 @@
+package slottable
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// twin is the table told naively: a flat list of everything that is known, each question answered by walking it.
+type twin struct {
+	slots []*twinSlot
+	gens  []wire.Generation
+	next  Session
+}
+
+type twinSlot struct {
+	replica, nonce wire.ID
+	shard          int
+	session        Session
+	since          time.Duration // detached since
+	gen            wire.Generation
+	start, sent    uint64
+	last           *wire.Ack // of this session
+	known          *wire.Ack // of whatever session, in gen
+	first          uint64    // the need before anything is known
+	syncing        bool
+	snapshot       wire.ID
+}
+
+func (w *twin) find(replica wire.ID, shard int) *twinSlot {
+	for _, s := range w.slots {
+		if s.replica == replica && s.shard == shard {
+			return s
+		}
+	}
+	return nil
+}
+
+func (w *twin) by(session Session) *twinSlot {
+	for _, s := range w.slots {
+		if session != 0 && s.session == session {
+			return s
+		}
+	}
+	return nil
+}
+
+func (w *twin) remove(f func(*twinSlot) bool) { w.slots = slices.DeleteFunc(w.slots, f) }
+
+func (s *twinSlot) need() uint64 {
+	if s.known != nil && s.known.Durable > 0 {
+		return s.known.Durable
+	}
+	if s.known != nil && s.known.Applied > 0 {
+		return s.known.Applied
+	}
+	return s.first
+}
+
+const (
+	twinShards   = 2
+	twinReplicas = 4
+	twinLive     = 2
+	twinSlots    = 3
+)
+
+func twinID(n int) wire.ID { return wire.ID{15: byte(n)} }
+
+type machine struct {
+	table *Table
+	twin  twin
+	now   time.Duration
+	all   []Session
+}
+
+func (m *machine) attach(t *rapid.T) {
+	a := Attachment{
+		Shard:   rapid.IntRange(0, twinShards-1).Draw(t, "shard"),
+		Replica: twinID(rapid.IntRange(1, twinReplicas).Draw(t, "replica")),
+		Nonce:   twinID(rapid.IntRange(1, 2).Draw(t, "nonce")),
+		Start:   rapid.Uint64Range(0, 50).Draw(t, "start"),
+		Syncing: rapid.Bool().Draw(t, "syncing"),
+	}
+	got, replaced, err := m.table.Attach(a, m.now)
+	s := m.twin.find(a.Replica, a.Shard)
+	live, slots := 0, 0
+	for _, o := range m.twin.slots {
+		if o.shard == a.Shard {
+			slots++
+			if o.session != 0 {
+				live++
+			}
+		}
+	}
+	want := "ok"
+	switch {
+	case s != nil && s.session != 0 && s.nonce != a.Nonce:
+		want = "*slottable.TakenError"
+	case (s == nil || s.session == 0) && live >= twinLive, s == nil && slots >= twinSlots:
+		want = "*slottable.FullError"
+	}
+	if err != nil {
+		if fmt.Sprintf("%T", err) != want {
+			t.Fatalf("attach: %v, the twin says %s", err, want)
+		}
+		return
+	}
+	if want != "ok" {
+		t.Fatalf("attach succeeded, the twin says %s", want)
+	}
+	if s == nil {
+		s = &twinSlot{replica: a.Replica, shard: a.Shard}
+		m.twin.slots = append(m.twin.slots, s)
+	}
+	if replaced != s.session {
+		t.Fatalf("attach replaced session %d, the twin had %d", replaced, s.session)
+	}
+	m.twin.next++
+	if got != m.twin.next {
+		t.Fatalf("attach gave session %d, want %d", got, m.twin.next)
+	}
+	if s.gen != m.twin.gens[a.Shard] || a.Syncing {
+		s.known = nil
+	}
+	if s.known != nil {
+		k := wire.Ack{Received: min(s.known.Received, a.Start), Applied: min(s.known.Applied, a.Start), Durable: min(s.known.Durable, a.Start)}
+		s.known = &k
+	}
+	s.session, s.nonce, s.gen, s.start, s.sent, s.last, s.first = got, a.Nonce, m.twin.gens[a.Shard], a.Start, a.Start, nil, a.Start
+	s.syncing, s.snapshot = a.Syncing, wire.ID{}
+	m.all = append(m.all, got)
+}
+
+func (m *machine) session(t *rapid.T) Session {
+	if len(m.all) == 0 {
+		t.Skip("no session yet")
+	}
+	return rapid.SampledFrom(m.all).Draw(t, "session")
+}
+
+func (m *machine) sync(t *rapid.T) {
+	session, at := m.session(t), rapid.Uint64Range(0, 50).Draw(t, "at")
+	err := m.table.Sync(session, twinID(9), at)
+	s := m.twin.by(session)
+	if ok := s != nil && s.syncing; ok != (err == nil) {
+		t.Fatalf("sync: %v, the twin says %v", err, ok)
+	} else if ok {
+		s.snapshot, s.start, s.sent, s.first, s.last = twinID(9), at, at, at, nil
+	}
+}
+
+func (m *machine) sent(t *rapid.T) {
+	session, next := m.session(t), rapid.Uint64Range(0, 100).Draw(t, "next")
+	err := m.table.Sent(session, next)
+	if s := m.twin.by(session); (s != nil) != (err == nil) {
+		t.Fatalf("sent: %v", err)
+	} else if s != nil {
+		s.sent = max(s.sent, next)
+	}
+}
+
+func (m *machine) ack(t *rapid.T) {
+	session := m.session(t)
+	a := wire.Ack{
+		Received: rapid.Uint64Range(0, 110).Draw(t, "received"),
+		Applied:  rapid.Uint64Range(0, 110).Draw(t, "applied"),
+		Durable:  rapid.Uint64Range(0, 110).Draw(t, "durable"),
+	}
+	if rapid.Bool().Draw(t, "ordered") {
+		a.Applied = min(a.Applied, a.Received)
+		a.Durable = min(a.Durable, a.Applied)
+	}
+	err := m.table.Ack(session, a, m.now)
+	s := m.twin.by(session)
+	ok := s != nil && a.Durable <= a.Applied && a.Applied <= a.Received && a.Received <= s.sent
+	if ok && s.last != nil {
+		ok = a.Received >= s.last.Received && a.Applied >= s.last.Applied && a.Durable >= s.last.Durable
+	} else if ok && !s.syncing {
+		ok = a.Applied >= s.start
+	}
+	if ok != (err == nil) {
+		t.Fatalf("ack %+v: %v, the twin says %v", a, err, ok)
+	}
+	if ok && (!s.syncing || a.Applied >= s.start) {
+		s.last, s.known, s.syncing, s.snapshot = &a, &a, false, wire.ID{}
+	}
+}
+
+func (m *machine) detach(t *rapid.T) {
+	session := m.session(t)
+	m.table.Detach(session, m.now)
+	if s := m.twin.by(session); s != nil {
+		s.session, s.since = 0, m.now
+		m.twin.remove(func(o *twinSlot) bool { return o == s && o.syncing && o.snapshot.IsZero() })
+	}
+}
+
+func (m *machine) reap(t *rapid.T) {
+	window := time.Duration(rapid.IntRange(0, 10).Draw(t, "window"))
+	got := m.table.Reap(m.now, window)
+	before := len(m.twin.slots)
+	m.twin.remove(func(s *twinSlot) bool { return s.session == 0 && m.now >= s.since+window })
+	if before-len(m.twin.slots) != len(got) {
+		t.Fatalf("reaped %d, the twin %d", len(got), before-len(m.twin.slots))
+	}
+}
+
+func (m *machine) generation(t *rapid.T) {
+	shard, g, first := rapid.IntRange(0, twinShards-1).Draw(t, "shard"), wire.Generation{rapid.ByteRange(1, 3).Draw(t, "generation")}, rapid.Uint64Range(0, 60).Draw(t, "first")
+	m.table.SetGeneration(shard, g, first)
+	if m.twin.gens[shard] == g {
+		return
+	}
+	m.twin.gens[shard] = g
+	for _, s := range m.twin.slots {
+		if s.shard == shard && s.gen != g {
+			s.first, s.known = min(s.need(), first), nil
+		}
+	}
+}
+
+func (m *machine) drop(t *rapid.T) {
+	id := twinID(rapid.IntRange(1, twinReplicas).Draw(t, "replica"))
+	n, _ := m.table.Drop(id)
+	before := len(m.twin.slots)
+	m.twin.remove(func(s *twinSlot) bool { return s.replica == id })
+	if n != before-len(m.twin.slots) {
+		t.Fatalf("dropped %d slots, the twin %d", n, before-len(m.twin.slots))
+	}
+}
+
+// restart is a restart of the primary: what was exported comes back detached.
+func (m *machine) restart(*rapid.T) {
+	records := m.table.Export()
+	last := m.table.last
+	m.table = New(twinShards, Limits{Live: twinLive, Slots: twinSlots})
+	m.table.last = last
+	m.table.Import(records, m.now)
+	for i, g := range m.twin.gens {
+		m.table.SetGeneration(i, g, 0)
+	}
+	m.twin.remove(func(s *twinSlot) bool { return s.syncing && s.snapshot.IsZero() })
+	for _, s := range m.twin.slots {
+		s.session, s.since, s.nonce = 0, m.now, wire.ID{}
+		if s.gen != m.twin.gens[s.shard] {
+			s.first, s.known = 0, nil
+		} else {
+			s.first = s.need() // what a record says instead of where the session began
+		}
+	}
+}
+
+func (m *machine) check(t *rapid.T) {
+	if err := m.table.check(); err != nil {
+		t.Fatal(err)
+	}
+	for shard := range twinShards {
+		floor, any := uint64(0), false
+		for _, s := range m.twin.slots {
+			if s.shard == shard && (!any || s.need() < floor) {
+				floor, any = s.need(), true
+			}
+		}
+		if f, a := m.table.Floor(shard); f != floor || a != any {
+			t.Fatalf("floor of shard %d: %d %v, the twin says %d %v", shard, f, a, floor, any)
+		}
+	}
+	for _, offsets := range [][]uint64{{0, 0}, {10, 0}, {0, 30}, {20, 20}, {1}} {
+		for _, level := range []Level{Applied, Durable} {
+			if got, want := m.table.Count(offsets, level), m.twin.count(offsets, level); got != want {
+				t.Fatalf("count %v at %d: %d, the twin says %d", offsets, level, got, want)
+			}
+		}
+	}
+}
+
+func (w *twin) count(offsets []uint64, level Level) (n int) {
+	for r := 1; r <= twinReplicas; r++ {
+		want := map[int]uint64{}
+		for shard, o := range offsets {
+			if o > 0 {
+				want[shard] = o
+			}
+		}
+		for shard := 0; len(want) < twinShards && slices.Max(offsets) == 0 && shard < twinShards; shard++ {
+			want[shard] = 0
+		}
+		ok := true
+		for shard, o := range want {
+			s := w.find(twinID(r), shard)
+			ok = ok && s != nil && s.session != 0 && !s.syncing && s.known != nil && s.gen == w.gens[shard] &&
+				((level == Applied && s.known.Applied >= o) || (level == Durable && s.known.Durable >= o))
+		}
+		if ok {
+			n++
+		}
+	}
+	return n
+}
+
+// TestTableAgainstTwin runs random histories of handshakes, acks, cuts, reapings, restarts and changes of generation
+// through the table and its twin (pitfalls 11, 12, 35, 37).
+func TestTableAgainstTwin(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &machine{table: New(twinShards, Limits{Live: twinLive, Slots: twinSlots}), twin: twin{gens: make([]wire.Generation, twinShards)}}
+		for i := range m.twin.gens {
+			m.twin.gens[i] = wire.Generation{1}
+			m.table.SetGeneration(i, wire.Generation{1}, 0)
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"attach": m.attach, "sync": m.sync, "sent": m.sent, "ack": m.ack, "detach": m.detach, "reap": m.reap,
+			"generation": m.generation, "drop": m.drop, "restart": m.restart,
+			"wait": func(t *rapid.T) { m.now += time.Duration(rapid.IntRange(1, 5).Draw(t, "by")) },
+			"":     m.check,
+		})
+	})
+}
