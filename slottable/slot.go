@@ -1,6 +1,7 @@
 package slottable
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -41,7 +42,8 @@ type Slot struct {
 	Syncing  bool    // in a full sync: nothing is acked before it is installed
 	Snapshot wire.ID // the snapshot being fetched, zero until it is made
 
-	fresh bool // no ack in this session yet
+	fresh bool     // no ack in this session yet
+	last  wire.Ack // the latest ack of this session, which outlives a change of generation
 }
 
 // Attached reports whether a connection holds the slot.
@@ -90,9 +92,9 @@ func (s *Slot) judge(a wire.Ack) error {
 		return &AckError{Got: a, Why: fmt.Sprintf("the session began at %d, which the replica said that it has", s.Start)}
 	case s.fresh:
 		return nil // what was durable at the end of the last session may be unknown after a restart
-	case a.Received < s.Ack.Received || a.Applied < s.Ack.Applied || a.Durable < s.Ack.Durable:
+	case a.Received < s.last.Received || a.Applied < s.last.Applied || a.Durable < s.last.Durable:
 		return &AckError{Got: a, Why: fmt.Sprintf("backwards from received %d, applied %d, durable %d",
-			s.Ack.Received, s.Ack.Applied, s.Ack.Durable)}
+			s.last.Received, s.last.Applied, s.last.Durable)}
 	}
 	return nil
 }
@@ -118,6 +120,20 @@ func (e *TakenError) Error() string {
 	return fmt.Sprintf("slottable: replica %s on shard %d is held by another process at %s; stop that process, or give this one its own data directory or --replica-id",
 		e.Replica, e.Shard, e.Holder)
 }
+
+// AttachedError refuses to drop a slot: its replica is there, and would be back at once.
+type AttachedError struct {
+	Replica wire.ID
+	Shard   int
+	Address string
+}
+
+func (e *AttachedError) Error() string {
+	return fmt.Sprintf("slottable: replica %s is attached to shard %d from %s; stop it first, then drop its slot", e.Replica, e.Shard, e.Address)
+}
+
+// ErrNoSlot means that no shard has a slot of that replica.
+var ErrNoSlot = errors.New("slottable: no such slot")
 
 // FullError refuses an attachment: the shard has as many replicas as it may.
 type FullError struct {

@@ -10,7 +10,7 @@ import (
 	"github.com/understudy-kv/understudy/wire"
 )
 
-// ErrSession means that the session was replaced, detached or dropped: whoever acts in its name must stop.
+// ErrSession means that the session was replaced or detached: whoever acts in its name must stop.
 var ErrSession = errors.New("slottable: the session no longer holds its slot")
 
 // Limits bounds a table, for each shard. Zero means no limit.
@@ -163,12 +163,12 @@ func (t *Table) Ack(session Session, a wire.Ack, now time.Duration) error {
 	if !s.Acked || s.Ack != a {
 		t.version++
 	}
-	s.Acked, s.Ack, s.fresh = true, a, false
+	s.Acked, s.Ack, s.last, s.fresh = true, a, a, false
 	s.keep(s.Start)
 	return nil
 }
 
-// Detach ends a session. It does nothing for one that was replaced or dropped.
+// Detach ends a session. It does nothing for one that was replaced.
 func (t *Table) Detach(session Session, now time.Duration) {
 	s := t.sessions[session]
 	if s == nil {
@@ -199,23 +199,25 @@ func (t *Table) Reap(now, window time.Duration) []Slot {
 	return reaped
 }
 
-// Drop forgets a replica's slots on every shard. It returns how many there were and the sessions that held some of
-// them, which the caller must end.
-func (t *Table) Drop(replica wire.ID) (dropped int, sessions []Session) {
+// Drop forgets a detached replica's slots on every shard and returns how many there were. The error is ErrNoSlot, or an
+// *[AttachedError] if one of them is attached; then none is dropped.
+func (t *Table) Drop(replica wire.ID) (dropped int, err error) {
 	for i := range t.shards {
-		s := t.shards[i].slots[replica]
-		if s == nil {
-			continue
+		if s := t.shards[i].slots[replica]; s != nil && s.Attached() {
+			return 0, &AttachedError{Replica: replica, Shard: i, Address: s.Address}
 		}
-		if s.Attached() {
-			sessions = append(sessions, s.Session)
-			delete(t.sessions, s.Session)
-		}
-		delete(t.shards[i].slots, replica)
-		dropped++
-		t.version++
 	}
-	return dropped, sessions
+	for i := range t.shards {
+		if _, there := t.shards[i].slots[replica]; there {
+			delete(t.shards[i].slots, replica)
+			dropped++
+		}
+	}
+	if dropped == 0 {
+		return 0, fmt.Errorf("%w: replica %s", ErrNoSlot, replica)
+	}
+	t.version++
+	return dropped, nil
 }
 
 // Live is the number of attached slots of a shard.

@@ -226,11 +226,16 @@ func (m *machine) generation(t *rapid.T) {
 
 func (m *machine) drop(t *rapid.T) {
 	id := twinID(rapid.IntRange(1, twinReplicas).Draw(t, "replica"))
-	n, _ := m.table.Drop(id)
-	before := len(m.twin.slots)
-	m.twin.remove(func(s *twinSlot) bool { return s.replica == id })
-	if n != before-len(m.twin.slots) {
-		t.Fatalf("dropped %d slots, the twin %d", n, before-len(m.twin.slots))
+	n, err := m.table.Drop(id)
+	before, attached := len(m.twin.slots), false
+	for _, s := range m.twin.slots {
+		attached = attached || s.replica == id && s.session != 0
+	}
+	if !attached {
+		m.twin.remove(func(s *twinSlot) bool { return s.replica == id })
+	}
+	if n != before-len(m.twin.slots) || (n == 0) != (err != nil) {
+		t.Fatalf("dropped %d slots, %v; the twin %d, attached %v", n, err, before-len(m.twin.slots), attached)
 	}
 }
 
