@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 )
@@ -54,12 +55,13 @@ type Ops struct {
 func (f Frame) Ops() Ops { return Ops{rest: f.Payload} }
 
 // Next moves to the next operation, OpEnd included, and reports whether there is one. It stops at the end and at
-// the first malformed byte; Err tells which.
+// the first malformed byte, for good; Err tells which.
 func (o *Ops) Next() bool {
 	if o.op.Kind == OpEnd && o.op.Key != nil {
 		o.mutation++
 	}
 	if len(o.rest) == 0 || o.err != nil {
+		o.op = Op{}
 		return false
 	}
 	kind := OpKind(o.rest[0])
@@ -104,13 +106,17 @@ func (o *Ops) Mutation() uint32 { return o.mutation }
 // Err is why the walk stopped early, or nil.
 func (o *Ops) Err() error { return o.err }
 
-// Check walks a whole mutations frame: every operation parses, and exactly Count mutations end. Bytes from the
-// network or the disk are checked once, before anything of the frame is used.
+// Check walks a whole mutations frame: every operation parses, ranges are not inverted, and exactly Count mutations
+// end. Bytes from the network or the disk are checked once, before anything of the frame is used.
 func (f Frame) Check() error {
 	ops := f.Ops()
 	ended := true
 	for ops.Next() {
-		ended = ops.Op().Kind == OpEnd
+		op := ops.Op()
+		if op.Kind == OpDeleteRange && bytes.Compare(op.Key, op.Value) >= 0 {
+			return fmt.Errorf("%w: a delete-range from %q to %q in mutation %d", ErrMalformed, op.Key, op.Value, ops.mutation)
+		}
+		ended = op.Kind == OpEnd
 	}
 	if ops.err != nil {
 		return ops.err
@@ -121,7 +127,7 @@ func (f Frame) Check() error {
 	return nil
 }
 
-// Builder builds one mutations frame in place. The zero value is ready; its buffer is reused, so building allocates
+// Builder builds one mutations frame in place. The zero value is ready for Reset; its buffer is reused, so building allocates
 // nothing once it has grown. A Builder is not safe for concurrent use.
 //
 //	b.Reset()
@@ -130,6 +136,7 @@ func (f Frame) Check() error {
 type Builder struct {
 	buf   []byte
 	count uint32
+	end   int // length of buf behind the last OpEnd
 }
 
 // Reset begins a new frame.
@@ -138,7 +145,7 @@ func (b *Builder) Reset() {
 		b.buf = make([]byte, HeaderSize, 4096)
 	}
 	b.buf = b.buf[:HeaderSize]
-	b.count = 0
+	b.count, b.end = 0, HeaderSize
 }
 
 // Shrink gives the buffer back if it has grown past limit bytes. Call it between frames.
@@ -194,6 +201,7 @@ func (b *Builder) DeleteRange(start, end []byte) {
 func (b *Builder) End() {
 	b.buf = append(b.buf, byte(OpEnd))
 	b.count++
+	b.end = len(b.buf)
 }
 
 // Bytes returns the payload's bytes [from, to). They are valid until the next call that adds or resets.
@@ -203,26 +211,27 @@ func (b *Builder) Bytes(from, to int) []byte { return b.buf[HeaderSize+from : He
 type Mark struct {
 	len   int
 	count uint32
+	end   int
 }
 
 // Mark remembers the present point.
-func (b *Builder) Mark() Mark { return Mark{len: len(b.buf), count: b.count} }
+func (b *Builder) Mark() Mark { return Mark{len: len(b.buf), count: b.count, end: b.end} }
 
 // Since reports whether anything was added after m.
 func (b *Builder) Since(m Mark) bool { return len(b.buf) > m.len }
 
 // Rollback forgets everything added after m.
-func (b *Builder) Rollback(m Mark) { b.buf, b.count = b.buf[:m.len], m.count }
+func (b *Builder) Rollback(m Mark) { b.buf, b.count, b.end = b.buf[:m.len], m.count, m.end }
 
 // Finish seals the frame: its first mutation's offset is first, and it was committed at commit (microseconds since
 // 1970). The result is the builder's own buffer, valid until the next Reset. It returns ErrTooLarge for a payload over
-// [MaxPayload] and ErrMalformed if there is no mutation or the last one was not ended.
+// [MaxPayload] and ErrMalformed if there is no mutation, the last one was not ended, or the frame is finished already.
 func (b *Builder) Finish(first uint64, commit int64) ([]byte, error) {
 	n := b.Len()
 	if n > MaxPayload {
 		return nil, fmt.Errorf("%w: %d bytes of mutations, at most %d", ErrTooLarge, n, MaxPayload)
 	}
-	if b.count == 0 || b.buf[len(b.buf)-1] != byte(OpEnd) {
+	if b.count == 0 || b.end != len(b.buf) {
 		return nil, fmt.Errorf("%w: a frame must end with the end of a mutation", ErrMalformed)
 	}
 	putHeader(b.buf, Header{Kind: KindMutations, Length: uint32(n), First: first, Commit: commit, Count: b.count})
