@@ -1,0 +1,80 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/understudy-kv/understudy/backlog"
+)
+
+// housekeepEvery is the period of the everysec policy and of trimming.
+const housekeepEvery = time.Second
+
+// housekeep syncs, flushes and trims in the background, so that the loop need not.
+func (s *Shard) housekeep() {
+	ticker := time.NewTicker(housekeepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-s.quit:
+			return
+		}
+		s.syncByPolicy()
+		if err := s.Trim(); err != nil && !errors.Is(err, ErrClosed) {
+			s.opts.Logger.Warn("trimming the log", "shard", s.opts.Shard, "error", err)
+		}
+	}
+}
+
+func (s *Shard) syncByPolicy() {
+	log := s.Log()
+	if s.Fsync() != FsyncEverySec || log.Durable() >= log.Next() {
+		return
+	}
+	err := log.Sync()
+	if err == nil || errors.Is(err, backlog.ErrClosed) {
+		return
+	}
+	if s.Log() == log {
+		s.fence(fmt.Errorf("shard %d: syncing the log: %w", s.opts.Shard, err), false)
+	}
+}
+
+// Trim has the state machine flushed when recovery would need more of the log than the backlog keeps anyway, and deletes
+// the segments that neither recovery, nor the keep, nor a slot within the cap holds.
+func (s *Shard) Trim() error {
+	return s.Use(func(m StateMachine) error {
+		log := s.Log()
+		durable, err := m.Durable()
+		if err != nil {
+			return err
+		}
+		if limit := s.recoveryLimit(); log.BytesFrom(durable) > limit {
+			if err := m.Flush(); err != nil {
+				return err
+			}
+			if durable, err = m.Durable(); err != nil {
+				return err
+			}
+		}
+		var slots uint64
+		any := false
+		if f := s.retention.Load(); f != nil {
+			slots, any = (*f)()
+		}
+		log.Trim(durable, slots, any)
+		return nil
+	})
+}
+
+// recoveryLimit is how much log recovery may have to replay before a flush is asked for: half of what is kept anyway,
+// so that recovery does not hold segments of its own.
+func (s *Shard) recoveryLimit() int64 {
+	keep := s.opts.BacklogKeep
+	if keep == 0 {
+		keep = backlog.DefaultKeep
+	}
+	return max(keep/2, 1<<20)
+}

@@ -1,0 +1,332 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// tickEvery is how often the loop calls the tick: expired keys are gone at most this long after their deadline, plus the
+// time that deleting them takes.
+const tickEvery = 100 * time.Millisecond
+
+// Group is what the jobs of one group share: they execute one after the other, their mutations become one frame, and all
+// of them happen or none.
+type Group struct {
+	Builder      wire.Builder
+	ID           uint64       // of this group; never repeats while the shard is open
+	NowMillis    int64        // the group's one idea of the time, in milliseconds since 1970
+	StateMachine StateMachine // may be read; written only through the builder
+	Err          error        // why the shard takes no writes now; jobs that only read may run
+
+	limit int
+}
+
+// Full reports whether the group has taken enough.
+func (g *Group) Full() bool { return g.Builder.Len() >= g.limit }
+
+// Job is work for the loop. A Job belongs to the shard from Submit until Committed has been called for a Run that
+// returned true.
+type Job interface {
+	// Run executes on the loop and adds its mutations to the group's builder. It returns false to be called again in a
+	// next group, which it must do only when the group is full.
+	Run(*Group) (done bool)
+	// Committed is called on the loop after each group that Run took part in. If err is nil the group is applied, visible
+	// and as durable as the policy says, and next is the offset behind it. Otherwise nothing of the group happened.
+	Committed(next uint64, err error)
+}
+
+// Submit hands j to the loop. Jobs run in the order of their Submit calls. The only error is ErrClosed.
+func (s *Shard) Submit(j Job) error {
+	s.mu.Lock()
+	if s.mu.closed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	s.mu.jobs = append(s.mu.jobs, j)
+	s.mu.Unlock()
+	poke(s.wake)
+	return nil
+}
+
+// do runs f on the loop, between two groups, and waits for it.
+func (s *Shard) do(f func() error) error {
+	result := make(chan error, 1)
+	s.mu.Lock()
+	if s.mu.closed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	s.mu.control = append(s.mu.control, func() { result <- f() })
+	s.mu.Unlock()
+	poke(s.wake)
+	return <-result
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Shard) loop() {
+	s.group.limit = s.opts.GroupBytes
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	quit := s.quit
+	stopping := false
+	for {
+		ticked := false
+		if len(s.pending) == 0 {
+			select {
+			case <-s.wake:
+			case <-ticker.C:
+				ticked = true
+			case <-quit:
+				quit, stopping = nil, true
+			}
+		}
+		control, in, paused := s.take()
+		for _, f := range control {
+			f()
+		}
+		if in != nil {
+			s.runIngest(in)
+		}
+		if len(s.pending) > 0 {
+			s.runGroup()
+		} else if ticked && !stopping {
+			s.runTick()
+		}
+		if stopping && len(s.pending) == 0 && len(control) == 0 && (in == nil || paused) {
+			s.drop()
+			return
+		}
+	}
+}
+
+// take empties the queues into the loop's own: all jobs and control calls, and one ingest.
+func (s *Shard) take() (control []func(), in *ingest, paused bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.pending) == 0 {
+		s.pending, s.mu.jobs = s.mu.jobs, s.pending[:0]
+	} else {
+		s.pending = append(s.pending, s.mu.jobs...)
+		s.mu.jobs = s.mu.jobs[:0]
+	}
+	control, s.mu.control = s.mu.control, nil
+	paused = !s.mu.pause.IsZero() && time.Now().Before(s.mu.pause)
+	if len(s.mu.ingests) > 0 && !paused {
+		in = s.mu.ingests[0]
+		s.mu.ingests = append(s.mu.ingests[:0], s.mu.ingests[1:]...)
+		if len(s.mu.ingests) > 0 {
+			poke(s.wake)
+		}
+	}
+	return control, in, paused
+}
+
+// drop refuses what can no longer run when the loop ends.
+func (s *Shard) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, in := range s.mu.ingests {
+		in.done <- ErrClosed
+	}
+	for _, a := range s.armed {
+		a.done <- ErrClosed
+	}
+	s.mu.ingests, s.armed = nil, nil
+}
+
+// runGroup executes pending jobs until the group is full or there are none, and commits them together.
+func (s *Shard) runGroup() {
+	s.begin()
+	ran, left := 0, 0
+	for _, j := range s.pending {
+		ran++
+		if !j.Run(&s.group) {
+			left = 1
+			break
+		}
+		if s.group.Full() {
+			break
+		}
+	}
+	next, err := s.commitGroup()
+	for i, j := range s.pending[:ran] {
+		if i == ran-1 && left == 1 {
+			// It comes again, so it must still be there when Committed returns.
+			j.Committed(next, err)
+			break
+		}
+		s.pending[i] = nil
+		j.Committed(next, err)
+	}
+	n := copy(s.pending, s.pending[ran-left:])
+	clear(s.pending[n:])
+	s.pending = s.pending[:n]
+}
+
+func (s *Shard) runTick() {
+	s.recheck()
+	tick := s.tick.Load()
+	if tick == nil || s.Err() != nil {
+		return
+	}
+	s.begin()
+	(*tick)(&s.group)
+	// A fault is on record already; the tick's effects did not happen and will be tried again.
+	_, _ = s.commitGroup()
+}
+
+func (s *Shard) begin() {
+	g := &s.group
+	g.Builder.Reset()
+	g.ID++
+	g.NowMillis = s.opts.Now().UnixMilli()
+	g.Err = s.Err()
+}
+
+// commitGroup appends the group's frame, applies it and publishes it. It returns the offset behind everything applied.
+func (s *Shard) commitGroup() (uint64, error) {
+	g := &s.group
+	log := s.Log()
+	first := log.Next()
+	if g.Builder.Count() == 0 {
+		return first, nil
+	}
+	if err := s.Err(); err != nil {
+		return first, err
+	}
+	next := first + uint64(g.Builder.Count())
+	commit := s.opts.Now().UnixMicro()
+	raw, err := g.Builder.Finish(first, commit)
+	if err != nil {
+		return first, fmt.Errorf("shard %d: %w", s.opts.Shard, err)
+	}
+	if err := s.commitFrames(wire.Batch{Frames: raw, First: first, At: s.Lineage().At(next)}, commit); err != nil {
+		return first, err
+	}
+	g.Builder.Shrink(4 * s.opts.GroupBytes)
+	return next, nil
+}
+
+// commitFrames is the one way of a batch into the shard: log, sync by policy, state machine, publication.
+func (s *Shard) commitFrames(b wire.Batch, commit int64) error {
+	log := s.Log()
+	next := b.At.Offset
+	if err := log.Append(b.Frames, b.First, next); err != nil {
+		full := errors.Is(err, syscall.ENOSPC)
+		err = fmt.Errorf("shard %d: writing the log: %w", s.opts.Shard, err)
+		s.fence(err, full)
+		return err
+	}
+	if s.Fsync() == FsyncAlways {
+		if err := log.Sync(); err != nil {
+			err = fmt.Errorf("shard %d: syncing the log: %w", s.opts.Shard, err)
+			s.fence(err, false)
+			return err
+		}
+	}
+	if err := s.machine.Apply(b); err != nil {
+		err = fmt.Errorf("shard %d: applying offsets [%d, %d): %w", s.opts.Shard, b.First, next, err)
+		s.fence(err, false)
+		return err
+	}
+	s.commit.Store(commit)
+	s.applied.Store(next)
+	log.Publish(next)
+	s.runArmed(next)
+	return nil
+}
+
+// recheck forgets a transient fault once there is room on the disk again.
+func (s *Shard) recheck() {
+	f := s.fault.Load()
+	if f == nil || !f.transient {
+		return
+	}
+	usage, err := s.opts.FS.GetDiskUsage(s.opts.Dir)
+	if err == nil && usage.AvailBytes < roomAgain {
+		return
+	}
+	if s.fault.CompareAndSwap(f, nil) {
+		s.opts.Logger.Info("shard takes writes again", "shard", s.opts.Shard, "available_bytes", usage.AvailBytes)
+	}
+}
+
+// roomAgain is how much room on the disk makes it worth trying to write again, in bytes.
+const roomAgain = 16 << 20
+
+// armed is a call that waits for an offset.
+type armed struct {
+	offset uint64
+	f      func(wire.Position, StateMachine) error
+	done   chan error // capacity 1
+}
+
+// At calls f on the loop when exactly the mutations before offset are applied, so that f sees the state of that position.
+// f must be quick: it holds up the shard. At returns f's error, ErrPassed if the offset is passed already or lies inside a
+// frame, or ctx's error. A pause of the ingest ends, since the offset could not be reached otherwise.
+func (s *Shard) At(ctx context.Context, offset uint64, f func(wire.Position, StateMachine) error) error {
+	a := &armed{offset: offset, f: f, done: make(chan error, 1)}
+	err := s.do(func() error {
+		s.mu.Lock()
+		s.mu.pause = time.Time{}
+		s.mu.Unlock()
+		poke(s.wake)
+		s.armed = append(s.armed, a)
+		s.runArmed(s.applied.Load())
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case err := <-a.done:
+		return err
+	case <-ctx.Done():
+		// The loop may be at it just now; do waits for that.
+		_ = s.do(func() error { s.disarm(a); return nil })
+		select {
+		case err := <-a.done:
+			return err
+		default:
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *Shard) disarm(a *armed) {
+	for i, b := range s.armed {
+		if a == b {
+			s.armed = append(s.armed[:i], s.armed[i+1:]...)
+			return
+		}
+	}
+}
+
+func (s *Shard) runArmed(next uint64) {
+	if len(s.armed) == 0 {
+		return
+	}
+	keep := s.armed[:0]
+	for _, a := range s.armed {
+		switch {
+		case a.offset > next:
+			keep = append(keep, a)
+		case a.offset == next:
+			a.done <- a.f(s.Lineage().At(next), s.machine)
+		default:
+			a.done <- ErrPassed
+		}
+	}
+	s.armed = keep
+}

@@ -1,0 +1,40 @@
+package shard
+
+import (
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// StateMachine is what a shard's mutations are applied to. Pebble is the one that the programs use; an embedding program
+// may bring its own. Only the shard's goroutine calls Apply; the other methods may be called beside it.
+type StateMachine interface {
+	// Position is where the state visible to readers is. The zero position means that nothing was ever applied.
+	Position() (wire.Position, error)
+	// Durable is the offset up to which the state survives a power loss. The log is replayed from there at the next
+	// start, and frames before it may be deleted. 0 when nothing is durable.
+	Durable() (uint64, error)
+	// Apply makes the batch's operations and its position visible, together. It need not be durable on return. It must
+	// not keep the batch's slices. An error stops the shard.
+	Apply(wire.Batch) error
+	// Flush returns once everything applied before the call is durable.
+	Flush() error
+	// Checkpoint writes the state at one position into dir, which does not exist yet, as files that will not change, and
+	// returns that position. Writes go on meanwhile. A Factory given a directory with these files opens that state.
+	Checkpoint(dir string) (wire.Position, error)
+	// Close ends all use. It need not flush.
+	Close() error
+}
+
+// Env is what a state machine is given when it is opened.
+type Env struct {
+	Shard int
+	Dir   string // its own directory: empty, or what a state machine or a Checkpoint left there
+	// BeforeFlush must be called, and must have returned nil, before anything that was applied becomes durable. It may be
+	// called from any goroutine.
+	BeforeFlush func() error
+	// OnError reports an error that happened in the background and that makes the state unusable. The shard then refuses
+	// writes. It may be called from any goroutine, more than once.
+	OnError func(error)
+}
+
+// Factory opens a state machine.
+type Factory func(Env) (StateMachine, error)

@@ -1,0 +1,272 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/understudy-kv/understudy/backlog"
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// replayBytes is how much of the log one batch of recovery takes: large batches skip Pebble's skiplist.
+const replayBytes = 4 << 20
+
+// lostPower decides whether frames that others have may be missing here: see the package's comment.
+func lostPower(m manifest, bootID string) bool {
+	return !m.Clean && m.Weakest != FsyncAlways && m.BootID != bootID
+}
+
+// Open recovers the shard in o.Dir, or makes a new one there, and starts its loop.
+func Open(o Options) (*Shard, error) {
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Shard{
+		opts: o,
+		wake: make(chan struct{}, 1),
+		quit: make(chan struct{}),
+		tidy: make(chan struct{}, 1),
+	}
+	s.policy.Store(&o.Fsync)
+	s.lineage.Store(&wire.Lineage{})
+	if err := s.recover(); err != nil {
+		return nil, fmt.Errorf("shard %d in %s: %w", o.Shard, o.Dir, err)
+	}
+	s.group.StateMachine = s.machine
+	// The loop owns the group, the pending jobs and every write of log and state machine. It is ended by quit, once its
+	// queues are empty; Close waits for it.
+	s.done.Go(s.loop)
+	// The housekeeper syncs the log once a second, trims it and has the state machine flushed. It is ended by quit; Close
+	// waits for it.
+	s.done.Go(s.housekeep)
+	return s, nil
+}
+
+func (s *Shard) recover() (err error) {
+	o := s.opts
+	if err := o.FS.MkdirAll(o.Dir, 0o755); err != nil {
+		return err
+	}
+	m, found, err := readManifest(o.FS, o.Dir)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return s.create()
+	}
+	if m.Shard != o.Shard {
+		return fmt.Errorf("this directory belongs to shard %d: it was moved or copied; put it back in its place", m.Shard)
+	}
+	lineage, err := m.lineage()
+	if err != nil {
+		return fmt.Errorf("%s: %w", manifestName, err)
+	}
+	s.manifest = m
+	s.lineage.Store(&lineage)
+	if err := s.sweep(); err != nil {
+		return err
+	}
+	power := lostPower(m, o.BootID)
+	log, err := backlog.Open(s.backlogOptions(m.Log, power))
+	if err != nil {
+		return err
+	}
+	s.log.Store(log)
+	defer func() {
+		if err != nil {
+			if s.machine != nil {
+				err = errors.Join(err, s.machine.Close())
+			}
+			err = errors.Join(err, s.Log().Close())
+		}
+	}()
+	if s.machine, err = o.Open(s.env(m.Engine)); err != nil {
+		return err
+	}
+	next, err := s.replay(power)
+	if err != nil {
+		return err
+	}
+	// What the last run left unsynced must not be judged by this run's policy.
+	if err := s.Log().Sync(); err != nil {
+		return err
+	}
+	s.Log().Publish(next)
+	s.applied.Store(next)
+	s.started.Store(len(lineage) > 0)
+	if o.Writable && (power || len(lineage) == 0) {
+		lineage = lineage.Begin(o.NewGeneration(), next)
+		o.Logger.Warn("new generation: the machine went down with frames that may not have been synced",
+			"shard", o.Shard, "offset", next, "generation", lineage.Current(), "boot_id", o.BootID, "last_boot_id", m.BootID)
+	}
+	if err := s.updateManifest(func(m *manifest) {
+		m.setLineage(lineage)
+		m.BootID, m.Clean, m.Weakest = o.BootID, false, o.Fsync
+	}); err != nil {
+		return err
+	}
+	s.lineage.Store(&lineage)
+	s.started.Store(len(lineage) > 0)
+	return nil
+}
+
+// create makes an empty shard. The manifest is written last: before it, there is no shard.
+func (s *Shard) create() (err error) {
+	o := s.opts
+	s.manifest = manifest{Format: manifestFormat, Shard: o.Shard, Number: 1, Engine: "engine-1", Log: "log-1",
+		BootID: o.BootID, Weakest: o.Fsync}
+	lineage := wire.Lineage{}
+	if o.Writable {
+		lineage = lineage.Begin(o.NewGeneration(), 0)
+	}
+	if err := s.sweepAll(); err != nil {
+		return err
+	}
+	s.lineage.Store(&lineage)
+	log, err := backlog.Create(s.backlogOptions(s.manifest.Log, false), 0)
+	if err != nil {
+		return err
+	}
+	s.log.Store(log)
+	s.machine, err = o.Open(s.env(s.manifest.Engine))
+	if err == nil {
+		err = s.updateManifest(func(m *manifest) { m.setLineage(lineage) })
+		if err != nil {
+			err = errors.Join(err, s.machine.Close())
+		}
+	}
+	if err != nil {
+		return errors.Join(err, log.Close())
+	}
+	s.started.Store(len(lineage) > 0)
+	return nil
+}
+
+// replay brings the state machine up to the log's end and returns the offset that was reached.
+func (s *Shard) replay(power bool) (uint64, error) {
+	at, err := s.machine.Position()
+	if err != nil {
+		return 0, err
+	}
+	log := s.Log()
+	bounds := log.Bounds()
+	if !at.IsZero() && !s.Lineage().Has(at.Generation) {
+		return 0, fmt.Errorf("the data is at %s, a generation that %s does not list: the directory was mixed from two; restore it from a backup, or empty it and let it sync again", at, manifestName)
+	}
+	switch {
+	case at.Offset < bounds.Oldest:
+		return 0, fmt.Errorf("the data is at offset %d and the log begins at %d: log files are missing; restore them, or empty the directory and let it sync again", at.Offset, bounds.Oldest)
+	case at.Offset > bounds.Next && !power:
+		return 0, fmt.Errorf("the data is at offset %d and the log ends at %d: log files are missing or were cut; restore them, or empty the directory and let it sync again", at.Offset, bounds.Next)
+	case at.Offset > bounds.Next:
+		// The power went with the log's tail unsynced and the data ahead of it. Frames cannot be had back from the data, so
+		// the log begins again here; who is behind will need a full sync.
+		return at.Offset, s.replaceLog(at.Offset)
+	}
+	begun := time.Now()
+	var batch wire.Batch
+	next := at.Offset
+	apply := func() error {
+		if len(batch.Frames) == 0 {
+			return nil
+		}
+		batch.At = s.Lineage().At(next)
+		err := s.machine.Apply(batch)
+		batch.Frames = batch.Frames[:0]
+		return err
+	}
+	err = log.Replay(at.Offset, func(f wire.Frame) error {
+		if err := f.Check(); err != nil {
+			return fmt.Errorf("frame at offset %d: %w", f.First, err)
+		}
+		if len(batch.Frames) == 0 {
+			batch.First = f.First
+		}
+		batch.Frames = append(batch.Frames, f.Raw...)
+		next = f.Next()
+		s.commit.Store(f.Commit)
+		if len(batch.Frames) >= replayBytes {
+			return apply()
+		}
+		return nil
+	})
+	if err == nil {
+		err = apply()
+	}
+	if err != nil {
+		return 0, fmt.Errorf("replaying the log from offset %d: %w", at.Offset, err)
+	}
+	if next != at.Offset {
+		s.opts.Logger.Info("replayed the log", "shard", s.opts.Shard, "from", at.Offset, "next", next, "took", time.Since(begun))
+	}
+	return next, nil
+}
+
+// replaceLog begins a new log at the offset, in a directory of its own, and names it in the manifest.
+func (s *Shard) replaceLog(first uint64) error {
+	number := s.manifest.Number + 1
+	name := fmt.Sprintf("log-%d", number)
+	log, err := backlog.Create(s.backlogOptions(name, false), first)
+	if err != nil {
+		return err
+	}
+	old, oldName := s.Log(), s.manifest.Log
+	if err := s.updateManifest(func(m *manifest) { m.Number, m.Log = number, name }); err != nil {
+		return errors.Join(err, log.Close())
+	}
+	s.log.Store(log)
+	s.opts.Logger.Warn("the log begins again: its unsynced tail was lost and the data is ahead of it", "shard", s.opts.Shard, "offset", first)
+	return errors.Join(old.Close(), s.opts.FS.RemoveAll(s.path(oldName)))
+}
+
+// sweep removes what an interrupted switch left behind: engine-N and log-N that the manifest does not name.
+func (s *Shard) sweep() error { return s.sweepBut(s.manifest.Engine, s.manifest.Log) }
+
+// sweepAll removes every engine-N and log-N: without a manifest they belong to a creation that was interrupted.
+func (s *Shard) sweepAll() error { return s.sweepBut("", "") }
+
+func (s *Shard) sweepBut(engine, log string) error {
+	names, err := s.opts.FS.List(s.opts.Dir)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		ours := strings.HasPrefix(n, "engine-") || strings.HasPrefix(n, "log-")
+		if !ours || n == engine || n == log {
+			continue
+		}
+		s.opts.Logger.Info("removing what an interrupted switch left", "shard", s.opts.Shard, "directory", n)
+		if err := s.opts.FS.RemoveAll(s.path(n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Shard) path(name string) string { return s.opts.FS.PathJoin(s.opts.Dir, name) }
+
+func (s *Shard) backlogOptions(name string, power bool) backlog.Options {
+	o := s.opts
+	return backlog.Options{
+		FS: o.FS, Dir: s.path(name), Memory: o.BacklogMemory, Keep: o.BacklogKeep, Disk: o.BacklogDisk,
+		SegmentBytes: o.SegmentBytes, Shard: uint32(o.Shard), PowerLost: power, Logger: o.Logger,
+		Generation: func(offset uint64) wire.Generation { return s.Lineage().At(offset).Generation },
+	}
+}
+
+// env is what the state machine in the named directory gets.
+func (s *Shard) env(name string) Env {
+	return Env{
+		Shard: s.opts.Shard, Dir: s.path(name),
+		BeforeFlush: func() error {
+			if log := s.Log(); log != nil {
+				return log.Sync()
+			}
+			return nil
+		},
+		OnError: func(err error) { s.fence(fmt.Errorf("storage: %w", err), false) },
+	}
+}

@@ -1,0 +1,246 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/understudy-kv/understudy/backlog"
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// Errors of this package.
+var (
+	// ErrClosed is returned by every call once the shard is being closed.
+	ErrClosed = errors.New("shard is closed")
+	// ErrPassed is returned by At when the offset was applied already, together with others.
+	ErrPassed = errors.New("that offset has been passed")
+	// ErrGap is returned by Ingest for frames that do not begin where the shard is.
+	ErrGap = errors.New("frames do not continue the log")
+)
+
+// Shard is one open shard. All methods may be called from any goroutine unless they say otherwise.
+//
+// Lock order: machineMu before mu. The loop takes mu only to exchange queues, never during IO.
+type Shard struct {
+	opts Options
+
+	log       atomic.Pointer[backlog.Log]
+	lineage   atomic.Pointer[wire.Lineage]
+	applied   atomic.Uint64 // offset of what readers see
+	started   atomic.Bool   // there is a history: position is not "none"
+	commit    atomic.Int64  // commit time of the last applied frame, microseconds
+	fault     atomic.Pointer[fault]
+	policy    atomic.Pointer[Fsync]
+	tick      atomic.Pointer[func(*Group)]
+	observe   atomic.Pointer[func(wire.Batch)]
+	retention atomic.Pointer[func() (uint64, bool)]
+
+	// machineMu is held for reading while the state machine is used beside the loop, and for writing while it is replaced.
+	machineMu sync.RWMutex
+	machine   StateMachine
+
+	// manifestMu serialises changes of the manifest.
+	manifestMu sync.Mutex
+	manifest   manifest
+
+	mu struct {
+		sync.Mutex
+		jobs    []Job
+		control []func()
+		ingests []*ingest
+		pause   time.Time // ingests wait until then
+		closed  bool
+	}
+	wake chan struct{} // capacity 1: the loop has something to take
+	quit chan struct{} // closed by Close: the loop ends once its queues are empty
+	tidy chan struct{} // capacity 1: the housekeeper has something to look at
+	done sync.WaitGroup
+
+	// What follows belongs to the loop.
+	group   Group
+	pending []Job
+	armed   []*armed
+}
+
+// fault is why the shard takes no writes. A transient one is forgotten when its cause has gone (room on the disk).
+type fault struct {
+	err       error
+	transient bool
+}
+
+// Position is where the state that readers see is; zero for a shard that never had a history.
+func (s *Shard) Position() wire.Position {
+	if !s.started.Load() {
+		return wire.Position{}
+	}
+	return s.Lineage().At(s.applied.Load())
+}
+
+// Lineage is the history of the shard, oldest generation first. It must not be changed.
+func (s *Shard) Lineage() wire.Lineage { return *s.lineage.Load() }
+
+// Log is the shard's log. It is replaced when a snapshot is installed; readers of the old one get an error and ask again.
+func (s *Shard) Log() *backlog.Log { return s.log.Load() }
+
+// ID is the shard's id.
+func (s *Shard) ID() int { return s.opts.Shard }
+
+// Dir is the shard's directory. A user may keep directories of its own in it, other than engine-N and log-N.
+func (s *Shard) Dir() string { return s.opts.Dir }
+
+// Durable is the offset up to which the shard survives power loss. It is never past what is applied.
+func (s *Shard) Durable() uint64 { return min(s.Log().Durable(), s.applied.Load()) }
+
+// CommitMicros is when the primary committed the last applied frame, in microseconds since 1970; 0 if none was applied
+// since the shard was opened.
+func (s *Shard) CommitMicros() int64 { return s.commit.Load() }
+
+// Err is why the shard takes no writes, or nil.
+func (s *Shard) Err() error {
+	if f := s.fault.Load(); f != nil {
+		return f.err
+	}
+	return nil
+}
+
+// fence makes the shard refuse writes. The first lasting fault stays.
+func (s *Shard) fence(err error, transient bool) {
+	for {
+		old := s.fault.Load()
+		if old != nil && !old.transient {
+			return
+		}
+		if s.fault.CompareAndSwap(old, &fault{err: err, transient: transient}) {
+			if old == nil || !transient {
+				s.opts.Logger.Error("shard refuses writes", "shard", s.opts.Shard, "error", err, "transient", transient)
+			}
+			return
+		}
+	}
+}
+
+// SetRetention says which offset of the log slots need: f returns the lowest one, and false when no slot needs any.
+func (s *Shard) SetRetention(f func() (uint64, bool)) { s.retention.Store(&f) }
+
+// SetTick has f called on the loop every 100 ms with a group to write into, while the shard takes writes.
+func (s *Shard) SetTick(f func(*Group)) { s.tick.Store(&f) }
+
+// SetObserver has f called on the loop with every ingested batch once it is applied, so that watched keys can be found.
+func (s *Shard) SetObserver(f func(wire.Batch)) { s.observe.Store(&f) }
+
+// Fsync is the present policy.
+func (s *Shard) Fsync() Fsync { return *s.policy.Load() }
+
+// SetFsync changes the policy. When it returns nil the weaker of the two policies is on record, so that a power loss
+// during the change is judged by what was promised for certain; and a change to always has synced what was there.
+func (s *Shard) SetFsync(p Fsync) error {
+	if _, err := ParseFsync(string(p)); err != nil {
+		return err
+	}
+	err := s.updateManifest(func(m *manifest) { m.Weakest = weaker(m.Weakest, p) })
+	if err != nil {
+		return err
+	}
+	s.policy.Store(&p)
+	if p == FsyncAlways {
+		return s.Log().Sync()
+	}
+	return nil
+}
+
+// updateManifest changes the manifest on disk and then in memory.
+func (s *Shard) updateManifest(change func(*manifest)) error {
+	s.manifestMu.Lock()
+	defer s.manifestMu.Unlock()
+	m := s.manifest
+	change(&m)
+	m.Updated = s.opts.Now().UTC().Format(time.RFC3339)
+	if err := writeManifest(s.opts.FS, s.opts.Dir, m); err != nil {
+		return fmt.Errorf("shard %d: writing %s: %w", s.opts.Shard, manifestName, err)
+	}
+	s.manifest = m
+	return nil
+}
+
+// current is the manifest as it is on disk.
+func (s *Shard) current() manifest {
+	s.manifestMu.Lock()
+	defer s.manifestMu.Unlock()
+	return s.manifest
+}
+
+// AdoptLineage takes over the lineage of the primary that the shard resumes from. The caller has checked that the
+// shard's position lies on it. Epochs ahead of the shard's offset take effect as it reaches them.
+func (s *Shard) AdoptLineage(l wire.Lineage) error {
+	if l.Equal(s.Lineage()) {
+		return nil
+	}
+	if err := l.Validate(); err != nil {
+		return err
+	}
+	if err := s.updateManifest(func(m *manifest) { m.setLineage(l) }); err != nil {
+		return err
+	}
+	s.lineage.Store(&l)
+	s.opts.Logger.Info("took over the primary's lineage", "shard", s.opts.Shard, "generation", l.Current(), "generations", len(l))
+	return nil
+}
+
+// Checkpoint has the state machine write its files into dir, which must not exist, and returns their position. Writes go
+// on meanwhile.
+func (s *Shard) Checkpoint(dir string) (wire.Position, error) {
+	s.machineMu.RLock()
+	defer s.machineMu.RUnlock()
+	if s.machine == nil {
+		return wire.Position{}, ErrClosed
+	}
+	at, err := s.machine.Checkpoint(dir)
+	if err != nil {
+		return wire.Position{}, fmt.Errorf("shard %d: checkpoint into %s: %w", s.opts.Shard, dir, err)
+	}
+	return s.Lineage().At(at.Offset), nil
+}
+
+// Use calls f with the state machine, which stays open until f returns. A switch to a snapshot waits for f.
+func (s *Shard) Use(f func(StateMachine) error) error {
+	s.machineMu.RLock()
+	defer s.machineMu.RUnlock()
+	if s.machine == nil {
+		return ErrClosed
+	}
+	return f(s.machine)
+}
+
+// Close stops the shard cleanly: queued work is done, the log is synced, the state machine is flushed, and the clean stop
+// is on record, so that the next start replays nothing and goes on with the same generation. With a fault, it only closes.
+func (s *Shard) Close() error {
+	s.mu.Lock()
+	if s.mu.closed {
+		s.mu.Unlock()
+		s.done.Wait()
+		return nil
+	}
+	s.mu.closed = true
+	s.mu.Unlock()
+	close(s.quit)
+	s.done.Wait()
+
+	s.machineMu.Lock()
+	defer s.machineMu.Unlock()
+	err := s.Err()
+	if err == nil {
+		err = s.Log().Sync()
+	}
+	if err == nil {
+		err = s.machine.Flush()
+	}
+	if err == nil {
+		err = s.updateManifest(func(m *manifest) { m.Clean = true })
+	}
+	err = errors.Join(err, s.machine.Close(), s.Log().Close())
+	s.machine = nil
+	return err
+}
