@@ -59,6 +59,9 @@ func exportedConstants(t tb) []exportedConst {
 					if comment == "" {
 						comment = v.Doc.Text()
 					}
+					if comment == "" && len(g.Specs) == 1 {
+						comment = g.Doc.Text()
+					}
 					all = append(all, exportedConst{
 						name: name.Name, typ: types.TypeString(c.Type(), func(*types.Package) string { return "" }),
 						value: c.Val().ExactString(), comment: strings.Join(strings.Fields(comment), " "),
