@@ -11,6 +11,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/understudy-kv/understudy/internal/cli"
+	"github.com/understudy-kv/understudy/internal/version"
 )
 
 // setting is one flag with four values that can be told apart: its default, and one for each place it can come from.
@@ -235,13 +238,13 @@ func TestHelpAndVersionSayItAndStop(t *testing.T) {
 	}{
 		{primaryProgram, &PrimaryOptions{}, "--help", "--replication-port-base"},
 		{primaryProgram, &PrimaryOptions{}, "-h", "UNDERSTUDY_DATA_DIR"},
-		{primaryProgram, &PrimaryOptions{}, "--version", "primary " + Version()},
-		{replicaProgram, &ReplicaOptions{}, "--version", "replica " + Version()},
+		{primaryProgram, &PrimaryOptions{}, "--version", "primary " + version.String()},
+		{replicaProgram, &ReplicaOptions{}, "--version", "replica " + version.String()},
 		{replicaProgram, &ReplicaOptions{}, "--help", "127.0.0.1:6381"},
 	} {
 		var out bytes.Buffer
 		err := c.program.parse(c.options, []string{c.arg}, &out, io.Discard)
-		if !errors.Is(err, errExit) || !strings.Contains(out.String(), c.want) {
+		if !errors.Is(err, cli.ErrDone) || !strings.Contains(out.String(), c.want) {
 			t.Errorf("%s %s: %v, %q", c.program.name, c.arg, err, out.String())
 		}
 	}

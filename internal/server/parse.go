@@ -10,12 +10,12 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/alecthomas/kong"
+
+	"github.com/understudy-kv/understudy/internal/cli"
+	"github.com/understudy-kv/understudy/internal/version"
 )
 
 const envPrefix = "UNDERSTUDY"
-
-// errExit is the result of parsing --help or --version: everything has been said, and the status is 0.
-var errExit = errors.New("nothing more to do")
 
 // program is what differs between the two programs before their flags are known.
 type program struct{ name, description, dir, listen string }
@@ -26,32 +26,10 @@ var (
 )
 
 // parse fills options, a pointer to a struct of flags, from the defaults, the file, the environment and the flags, each
-// over the one before, and validates them. The error is errExit after --help or --version, and anything else is bad
-// usage.
+// over the one before, and validates them. The error is that of [cli.Parse].
 func (p program) parse(options any, args []string, stdout, stderr io.Writer) error {
-	k, err := kong.New(options, kong.Name(p.name), kong.Description(p.description), kong.Writers(stdout, stderr), kong.DefaultEnvars(envPrefix),
-		kong.Vars{"dir": p.dir, "listen": p.listen, "version": p.name + " " + Version()},
-		kong.Resolvers(&fileResolver{}), kong.Exit(func(code int) { panic(exited(code)) }))
-	if err != nil {
-		panic("server: the option tags are wrong: " + err.Error())
-	}
-	return parseOrExit(k, args)
-}
-
-// exited is what kong does for --help and --version in place of ending the process.
-type exited int
-
-func parseOrExit(k *kong.Kong, args []string) (err error) {
-	defer func() {
-		switch r := recover().(type) {
-		case nil:
-		case exited:
-			err = errExit
-		default:
-			panic(r)
-		}
-	}()
-	_, err = k.Parse(args)
+	_, err := cli.Parse(options, args, stdout, stderr, kong.Name(p.name), kong.Description(p.description), kong.DefaultEnvars(envPrefix),
+		kong.Vars{"dir": p.dir, "listen": p.listen, "version": p.name + " " + version.String()}, kong.Resolvers(&fileResolver{}))
 	return err
 }
 

@@ -1,12 +1,13 @@
-package server
+// Package version tells which build of Understudy is running.
+package version
 
 import "runtime/debug"
 
-// release is the version that releases are built with: -ldflags "-X …/internal/server.release=1.2.3".
+// release is the version that releases are built with: -ldflags "-X github.com/understudy-kv/understudy/internal/version.release=1.2.3".
 var release = ""
 
-// Version is the program's version: the release, or else the commit that it was built from, or "development".
-func Version() string {
+// String is the program's version: the release, or else the commit that it was built from, or "development".
+func String() string {
 	if release != "" {
 		return release
 	}
