@@ -1,0 +1,133 @@
+package primary
+
+import (
+	"fmt"
+
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// Hold says what the log answered when a reader was opened at the replica's offset.
+type Hold uint8
+
+// The answers.
+const (
+	Held       Hold = iota // the stream can begin there
+	Evicted                // the offset is older than the oldest frame that is kept
+	Beyond                 // the offset has not been published
+	Misaligned             // the offset lies inside a frame
+)
+
+var holdNames = [...]string{"held", "evicted", "beyond", "misaligned"}
+
+func (h Hold) String() string { return holdNames[h] }
+
+// Facts is what the primary knows at the one moment at which it decides. Everything in it was read while the reader
+// that Hold speaks of was open.
+type Facts struct {
+	Node          wire.ID // this node
+	Cluster       string
+	Shard, Shards uint32 // of the port that was dialled; the shard count
+	Format        uint32 // storage format of a snapshot's files, 0 if it does not matter
+	Auth          error  // why the credentials are no good, or nil
+	Lineage       wire.Lineage
+	Published     uint64
+	Hold          Hold
+}
+
+// Action is what becomes of a handshake.
+type Action uint8
+
+// The actions.
+const (
+	Refuse Action = iota
+	Resume
+	FullSync
+)
+
+// Verdict is the answer to a HELLO.
+type Verdict struct {
+	Action   Action
+	Position wire.Position // Resume: where the stream begins
+	Reason   wire.Reason   // FullSync
+	Code     wire.Code     // Refuse
+	Text     string        // Refuse: what is wrong, and the way out; FullSync: what exactly did not fit
+}
+
+// String gives the verdict on one line.
+func (v Verdict) String() string {
+	switch v.Action {
+	case Resume:
+		return "resume " + v.Position.String()
+	case FullSync:
+		return fmt.Sprintf("fullsync %s: %s", v.Reason, v.Text)
+	default:
+		return fmt.Sprintf("refuse %s: %s", v.Code, v.Text)
+	}
+}
+
+func refuse(code wire.Code, format string, args ...any) Verdict {
+	return Verdict{Action: Refuse, Code: code, Text: fmt.Sprintf(format, args...)}
+}
+
+func fullSync(reason wire.Reason, format string, args ...any) Verdict {
+	return Verdict{Action: FullSync, Reason: reason, Text: fmt.Sprintf(format, args...)}
+}
+
+// Decide answers a HELLO. A replica resumes if and only if its position lies on the primary's lineage and the log holds
+// that offset, at the boundary of a frame. What can be refused is refused before any data moves. Whether another process
+// holds the replica's slot, and whether there is room for one more, is for the slot table to say.
+func Decide(h wire.Hello, f Facts) Verdict {
+	if v, refused := admit(h, f); refused {
+		return v
+	}
+	v := place(h, f)
+	if v.Action == FullSync && h.Format != 0 && h.Format < f.Format {
+		return refuse(wire.CodeVersion, "this primary's files have storage format %d and the replica can load up to %d; upgrade the replica", f.Format, h.Format)
+	}
+	return v
+}
+
+// admit says whether the replica is one of ours at all.
+func admit(h wire.Hello, f Facts) (Verdict, bool) {
+	switch {
+	case h.Version != wire.Version:
+		return refuse(wire.CodeVersion, "this primary speaks protocol version %d, the replica %d; run the same release on both", wire.Version, h.Version), true
+	case f.Auth != nil:
+		return refuse(wire.CodeAuth, "%v", f.Auth), true
+	case h.Cluster != f.Cluster:
+		return refuse(wire.CodeCluster, "this primary belongs to cluster %q, the replica to %q", f.Cluster, h.Cluster), true
+	case h.Replica.IsZero() || h.Nonce.IsZero():
+		return refuse(wire.CodeProtocol, "a HELLO must carry a replica id and a nonce"), true
+	case !h.Node.IsZero() && h.Node == f.Node:
+		return refuse(wire.CodeLoop, "this is node %s itself, or a copy of its data directory", f.Node), true
+	case h.Shard != f.Shard:
+		return refuse(wire.CodeShard, "this port serves shard %d of %d, the replica asked for shard %d; is --primary set to the port base?", f.Shard, f.Shards, h.Shard), true
+	case len(f.Lineage) == 0:
+		return refuse(wire.CodeLoading, "shard %d has no data of its own yet", f.Shard), true
+	}
+	return Verdict{}, false
+}
+
+// place compares two histories.
+func place(h wire.Hello, f Facts) Verdict {
+	p := h.Position
+	switch {
+	case h.Shards != 0 && h.Shards != f.Shards:
+		return fullSync(wire.ReasonShardLayout, "the replica has %d shards, this primary %d", h.Shards, f.Shards)
+	case p.IsZero():
+		return fullSync(wire.ReasonEmpty, "the replica has no data")
+	case !f.Lineage.Has(p.Generation):
+		return fullSync(wire.ReasonUnknownGeneration, "%s is none of this primary's %d generations", p.Generation, len(f.Lineage))
+	case !f.Lineage.Contains(p, f.Published):
+		return fullSync(wire.ReasonDiverged, "%s does not lie on this primary's lineage, which is at %d", p, f.Published)
+	}
+	switch f.Hold {
+	case Evicted:
+		return fullSync(wire.ReasonEvicted, "the log no longer holds %d", p.Offset)
+	case Beyond:
+		return fullSync(wire.ReasonDiverged, "%s is ahead of this primary, which is at %d", p, f.Published)
+	case Misaligned:
+		return fullSync(wire.ReasonDiverged, "%s lies inside a frame of this primary: no replica of its history can be there", p)
+	}
+	return Verdict{Action: Resume, Position: p}
+}
