@@ -1,0 +1,250 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// Engine is one shard's data and position. See the package comment for who may call what.
+type Engine struct {
+	dir    string
+	o      Options
+	own    *Shared // caches made by Open, or nil
+	gate   *gate
+	health *health
+	db     *pebble.DB
+	batch  *pebble.Batch // reused by Apply
+	scan   []byte        // reused by Apply
+	tx     *Tx
+
+	indexLow int64 // no index entry in the engine has a lower deadline; the owner's, not persistent
+
+	at struct { // the visible position
+		sync.Mutex
+		wire.Position
+	}
+	durable struct {
+		stale atomic.Bool // a flush has ended since the position was read
+		sync.Mutex
+		offset uint64
+	}
+	use struct { // calls in flight, and views
+		sync.Mutex
+		idle    *sync.Cond
+		n       int
+		closing bool
+		views   map[*View]struct{}
+	}
+	closing atomic.Bool
+}
+
+// Open opens the engine in dir, or makes it there: dir is empty, or what an engine left, or the files of a
+// [Engine.Checkpoint]. Another process that has it open is an error.
+func Open(dir string, o Options) (*Engine, error) {
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	e := &Engine{dir: dir}
+	if o.Shared == nil {
+		e.own = NewShared(8<<20, 1)
+		o.Shared = e.own
+		o.EnsureDefaults()
+	}
+	e.o = o
+	e.gate = &gate{FS: o.FS, beforeFlush: o.BeforeFlush, closing: make(chan struct{})}
+	e.health = newHealth(dir, o, e.gate)
+	e.use.idle = sync.NewCond(&e.use)
+	e.use.views = map[*View]struct{}{}
+	p := pebbleOptions(o, e.gate)
+	p.Logger = e.health
+	p.EventListener = e.health.listener(func() { e.durable.stale.Store(true) })
+	db, err := pebble.Open(dir, p)
+	if err != nil {
+		e.closeOwn()
+		return nil, fmt.Errorf("engine: open %s: %w; restore it from a replica or a backup, or move it away to rebuild it", dir, err)
+	}
+	e.db = db
+	e.batch = db.NewBatch(pebble.WithMaxRetainedSizeBytes(maxRetained))
+	e.tx = newTx(e)
+	pos, err := readPosition(db, nil)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("engine: position of %s: %w", dir, err), e.Close())
+	}
+	e.at.Position, e.durable.offset = pos, pos.Offset
+	return e, nil
+}
+
+// readPosition reads the position that an iterator with these options sees; zero if there is none.
+func readPosition(db *pebble.DB, o *pebble.IterOptions) (wire.Position, error) {
+	it, err := db.NewIter(o)
+	if err != nil {
+		return wire.Position{}, err
+	}
+	var pos wire.Position
+	if it.SeekGE(positionKey) && string(it.Key()) == string(positionKey) {
+		var v []byte
+		if v, err = it.ValueAndErr(); err == nil {
+			pos, err = wire.ParsePosition(v)
+		}
+	}
+	return pos, errors.Join(err, it.Error(), it.Close())
+}
+
+// Position is the position that readers see now; zero if nothing was ever applied.
+func (e *Engine) Position() (wire.Position, error) {
+	e.at.Lock()
+	defer e.at.Unlock()
+	return e.at.Position, nil
+}
+
+// Durable is the offset up to which everything survives a power cut without the log; 0 if nothing does.
+func (e *Engine) Durable() (uint64, error) {
+	if err := e.enter(); err != nil {
+		return 0, err
+	}
+	defer e.exit()
+	e.durable.Lock()
+	defer e.durable.Unlock()
+	if !e.durable.stale.Swap(false) {
+		return e.durable.offset, nil
+	}
+	pos, err := readPosition(e.db, &pebble.IterOptions{OnlyReadGuaranteedDurable: true})
+	if err != nil {
+		e.durable.stale.Store(true)
+		return e.durable.offset, fmt.Errorf("engine: durable position: %w", err)
+	}
+	e.durable.offset = pos.Offset
+	return pos.Offset, nil
+}
+
+// Err is why writes are refused now: [ErrFenced], [ErrStalled], or nil. A caller that asks before it appends to the log
+// never appends what it then cannot apply.
+func (e *Engine) Err() error {
+	err, _ := e.health.err()
+	return err
+}
+
+// Flush returns when everything applied before the call is durable, or with the reason why it cannot become so now.
+func (e *Engine) Flush() error {
+	if err := e.enter(); err != nil {
+		return err
+	}
+	defer e.exit()
+	return e.flush()
+}
+
+func (e *Engine) flush() error {
+	// A permanent error refuses writes; only one that fenced the files keeps what is in memory from being flushed.
+	refused := func() (error, <-chan struct{}) {
+		err, changed := e.health.err()
+		if errors.Is(err, ErrFenced) && !e.gate.fenced.Load() {
+			err = nil
+		}
+		return err, changed
+	}
+	err, changed := refused()
+	if err != nil {
+		return err
+	}
+	done, err := e.db.AsyncFlush()
+	if err != nil {
+		return fmt.Errorf("engine: flush %s: %w", e.dir, err)
+	}
+	for {
+		select {
+		case <-done:
+			return nil
+		case <-changed:
+			if err, changed = refused(); err != nil {
+				return err
+			}
+		case <-e.gate.closing:
+			return ErrClosed
+		}
+	}
+}
+
+// Tx is the engine's one transaction, for the owner goroutine.
+func (e *Engine) Tx() *Tx { return e.tx }
+
+// Dir is the engine's directory.
+func (e *Engine) Dir() string { return e.dir }
+
+// enter begins a call that Close waits for.
+func (e *Engine) enter() error {
+	e.use.Lock()
+	defer e.use.Unlock()
+	if e.use.closing {
+		return ErrClosed
+	}
+	e.use.n++
+	return nil
+}
+
+func (e *Engine) exit() {
+	e.use.Lock()
+	defer e.use.Unlock()
+	if e.use.n--; e.use.n == 0 {
+		e.use.idle.Broadcast()
+	}
+}
+
+// Close ends every view and closes the store; calls in flight end with [ErrClosed]. It does not flush: what is not
+// durable is in the log, and a caller that stops cleanly calls [Engine.Flush] first. A second Close does nothing.
+func (e *Engine) Close() error {
+	e.use.Lock()
+	if e.use.closing {
+		e.use.Unlock()
+		return nil
+	}
+	e.use.closing = true
+	e.closing.Store(true)
+	close(e.gate.closing)
+	for e.use.n > 0 {
+		e.use.idle.Wait()
+	}
+	views := e.use.views
+	e.use.views = nil
+	e.use.Unlock()
+
+	var errs []error
+	for v := range views {
+		errs = append(errs, v.snapshot.Close())
+	}
+	if e.tx != nil {
+		e.tx.release()
+	}
+	errs = append(errs, e.batch.Close(), e.closeDB())
+	e.closeOwn()
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("engine: close %s: %w", e.dir, err)
+	}
+	return nil
+}
+
+// closeDB closes Pebble. Behind the fence its bookkeeping may not add up any more, which it reports, or panics about:
+// neither says anything new.
+func (e *Engine) closeDB() (err error) {
+	if e.gate.fenced.Load() {
+		defer func() {
+			if p := recover(); p != nil {
+				e.o.Logger.Debug("closing a fenced store", "dir", e.dir, "panic", p)
+			}
+			err = nil
+		}()
+	}
+	return e.db.Close()
+}
+
+func (e *Engine) closeOwn() {
+	if e.own != nil {
+		e.own.Close()
+	}
+}

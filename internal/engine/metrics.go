@@ -1,0 +1,41 @@
+package engine
+
+// Metrics are figures for INFO and for the metrics page. Bytes and counts are of this engine only.
+type Metrics struct {
+	DiskBytes       uint64 // of all files, those waiting for deletion included
+	MemTableBytes   uint64
+	Tables          int64
+	L0Files         int64
+	ReadAmp         int    // places that a lookup may have to ask
+	Flushes         int64  // since Open
+	Compactions     int64  // since Open
+	CompactionDebt  uint64 // bytes that compactions have yet to rewrite, estimated
+	CompactionBytes uint64 // written by compactions and flushes since Open
+	CacheHits       int64  // of the shared block cache
+	CacheMisses     int64
+	OpenFiles       int64 // in the shared file cache
+}
+
+// Metrics returns the figures of now. It costs some microseconds to milliseconds.
+func (e *Engine) Metrics() (Metrics, error) {
+	if err := e.enter(); err != nil {
+		return Metrics{}, err
+	}
+	defer e.exit()
+	p := e.db.Metrics()
+	total := p.Total()
+	return Metrics{
+		DiskBytes:       p.DiskSpaceUsage(),
+		MemTableBytes:   p.MemTable.Size,
+		Tables:          total.TablesCount,
+		L0Files:         p.Levels[0].TablesCount,
+		ReadAmp:         p.ReadAmp(),
+		Flushes:         p.Flush.Count,
+		Compactions:     p.Compact.Count,
+		CompactionDebt:  p.Compact.EstimatedDebt,
+		CompactionBytes: total.TableBytesFlushed + total.TableBytesCompacted,
+		CacheHits:       p.BlockCache.Hits,
+		CacheMisses:     p.BlockCache.Misses,
+		OpenFiles:       p.FileCache.TableCount,
+	}, nil
+}

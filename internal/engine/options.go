@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/go-hclog"
+)
+
+// layoutVersion is the version of the key and record layout in doc.go.
+const layoutVersion = 1
+
+// formatMajor is the format of Pebble's own files. Value separation is not used, but a store that has this format can
+// begin to use it without any change of format.
+const formatMajor = pebble.FormatValueSeparation
+
+// Format is the number of the storage format, for the handshake: checkpoint files are exchanged only between nodes
+// whose numbers are equal. It is the layout's version and Pebble's format.
+const Format = uint32(layoutVersion)<<16 | uint32(formatMajor)
+
+// Options configure an [Engine]. The zero value works in memory-only tests as far as FS and Shared are set.
+type Options struct {
+	// FS is where files live; nil is the operating system's. Tests give a crashable or failing one.
+	FS vfs.FS
+	// Shared are the process's caches. nil makes small caches of this engine's own, which Close gives back.
+	Shared *Shared
+	// MemTableSize is in bytes; 0 is what Shared says. A batch of half of it or more skips the memtable's skiplist.
+	MemTableSize int
+	// Logger gets the engine's messages; nil is silent.
+	Logger hclog.Logger
+	// BeforeFlush is called before anything that was applied becomes durable here. It must return only when the log
+	// holds, durably, everything that was applied before the call. While it returns an error nothing is flushed and it
+	// is called again. It runs on Pebble's goroutine, without locks held, and must not call the engine. nil does nothing.
+	BeforeFlush func() error
+	// OnError is told, as a *[Fault], what went wrong behind the caller's back. It runs on any goroutine, possibly with
+	// Pebble's locks held: it must neither block nor call the engine. nil does nothing.
+	OnError func(error)
+}
+
+// EnsureDefaults fills in what is not set, except Shared.
+func (o *Options) EnsureDefaults() {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.MemTableSize == 0 && o.Shared != nil {
+		o.MemTableSize = o.Shared.MemTableSize()
+	}
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	if o.BeforeFlush == nil {
+		o.BeforeFlush = func() error { return nil }
+	}
+	if o.OnError == nil {
+		o.OnError = func(error) {}
+	}
+}
+
+// Validate reports everything that is wrong with the options.
+func (o Options) Validate() error {
+	var errs []error
+	if o.MemTableSize != 0 && (o.MemTableSize < minMemTable/4 || o.MemTableSize > 1<<30) {
+		errs = append(errs, fmt.Errorf("engine: a memtable of %d bytes; give %d to %d, or 0 for the default", o.MemTableSize, minMemTable/4, 1<<30))
+	}
+	return errors.Join(errs...)
+}
+
+// pebbleOptions are the options every engine opens Pebble with, a checkpoint's reader included.
+func pebbleOptions(o Options, fs vfs.FS) *pebble.Options {
+	p := &pebble.Options{
+		FS:                 fs,
+		Cache:              o.Shared.cache,
+		FileCache:          o.Shared.files,
+		FormatMajorVersion: formatMajor,
+		DisableWAL:         true,
+		MemTableSize:       uint64(o.MemTableSize),
+		// Four memtables may wait for their flush before writers do.
+		MemTableStopWritesThreshold: 4,
+		// Reads suffer from many tables in level 0 long before writers need to be stopped for it.
+		L0CompactionThreshold: 2,
+		L0StopWritesThreshold: 64,
+		LBaseMaxBytes:         64 << 20,
+		// One compaction at a time, two when it falls behind: clients share the cores.
+		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
+		// A FLUSHALL gives its disk space back within this time even if nothing else is written.
+		FlushDelayDeleteRange: flushDelay,
+		BytesPerSync:          1 << 20,
+	}
+	p.TargetFileSizes[0] = 4 << 20
+	// Reading decides nothing about compactions: the same writes give the same files.
+	p.Experimental.ReadSamplingMultiplier = -1
+	for i := range p.Levels {
+		l := &p.Levels[i]
+		l.BlockSize = 8 << 10
+		l.IndexBlockSize = 256 << 10
+		l.FilterPolicy = bloom.FilterPolicy(10)
+		l.FilterType = pebble.TableFilter
+		l.Compression = func() *sstable.CompressionProfile { return sstable.FastestCompression }
+	}
+	return p
+}
