@@ -1,0 +1,6 @@
+//go:build understudy_check
+
+package backlog
+
+// checks turns the check of invariants on.
+const checks = true
