@@ -1,0 +1,239 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// Follower is all links of a node: one per shard of the primary. Its methods are safe for concurrent use.
+//
+// Lock order: layoutMu, then mu, then a runner's mu. Only layoutMu is held during IO, and never while a link is waited
+// for.
+type Follower struct {
+	opts    FollowerOptions
+	host    string
+	base    int
+	started time.Time
+	pacer   *pacer // nil without a limit
+
+	ctx    context.Context // ends all links
+	cancel context.CancelFunc
+	links  sync.WaitGroup
+
+	layoutMu sync.Mutex // changes of the data set
+	mu       struct {
+		sync.Mutex
+		runners []*runner
+		shards  int  // of the primary as far as known, 0 before the first answer
+		shown   int  // of the data set that readers see, 0 while there is none
+		pending bool // the runners feed a data set that readers do not see yet
+		closed  bool
+	}
+}
+
+// NewFollower starts following. The store must stay open until [Follower.Close] has returned.
+func NewFollower(o FollowerOptions) (*Follower, error) {
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("replica: %w", err)
+	}
+	f := &Follower{opts: o, started: time.Now()}
+	f.host, f.base, _ = splitAddress(o.Primary) // Validate has tested it
+	if o.SyncRate > 0 {
+		f.pacer = &pacer{rate: o.SyncRate}
+	}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	shards := o.Store.Shards()
+	f.mu.shards, f.mu.shown = len(shards), len(shards)
+	if len(shards) == 0 {
+		f.start([]*runner{f.newRunner(0, 0, nil)}) // it learns the shard count and has the others started
+		return f, nil
+	}
+	f.start(f.runnersFor(shards, 0))
+	return f, nil
+}
+
+// now is the clock of the links: time since the follower was made.
+func (f *Follower) now() time.Duration { return time.Since(f.started) }
+
+// runnersFor makes the runners of the shards from the first-th on.
+func (f *Follower) runnersFor(shards []Shard, first int) []*runner {
+	var rs []*runner
+	for id := first; id < len(shards); id++ {
+		rs = append(rs, f.newRunner(id, len(shards), shards[id]))
+	}
+	return rs
+}
+
+// start adds the runners and starts their links.
+func (f *Follower) start(rs []*runner) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range rs {
+		if f.mu.closed {
+			return
+		}
+		ctx, cancel := context.WithCancel(f.ctx)
+		r.cancel = cancel
+		f.mu.runners = append(f.mu.runners, r)
+		// The link's goroutine owns its session and is the only one to dial. It ends when ctx does, by Close or by a
+		// change of the shard count; both wait for it.
+		f.links.Go(func() {
+			defer cancel()
+			r.drive(ctx)
+		})
+	}
+}
+
+// Close ends all links and waits for them. What was received and not applied is asked for again at the next start.
+func (f *Follower) Close() error {
+	f.mu.Lock()
+	f.mu.closed = true
+	f.mu.Unlock()
+	f.cancel()
+	f.links.Wait()
+	return nil
+}
+
+// claimedShards is the shard count that HELLO says for a shard at the position. While a data set for another count is
+// being fetched, its empty shards come with the count of the data set that is being replaced, so that the primary tells
+// the true reason of the full sync, shard-layout.
+func (f *Follower) claimedShards(at wire.Position) uint32 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.mu.pending && at.IsZero() {
+		return uint32(f.mu.shown)
+	}
+	return uint32(f.mu.shards)
+}
+
+// layout makes room for a primary with n shards: a new data set beside the old one, which readers go on to see, and
+// links for its shards. It runs on the goroutine of link 0, r, before anything of its session was accepted. It reports
+// whether the new shard 0 has something of its own to go on with.
+func (f *Follower) layout(r *runner, n int) (resumable bool, err error) {
+	f.mu.Lock()
+	others := f.mu.runners[1:]
+	f.mu.Unlock()
+	for _, o := range others {
+		o.stop()
+	}
+	f.layoutMu.Lock()
+	defer f.layoutMu.Unlock()
+	shards := f.opts.Store.Shards()
+	back := len(shards) == n // the primary has again what readers see
+	if !back {
+		if shards, err = f.opts.Store.NewDataset(n); err != nil {
+			return false, err
+		}
+	}
+	f.mu.Lock()
+	f.mu.runners = f.mu.runners[:1:1]
+	f.mu.shards = n
+	f.mu.pending = !back
+	fresh := f.mu.shown == 0
+	f.mu.Unlock()
+	r.setShard(shards[0])
+	if fresh {
+		// Nothing is replaced, so there is nothing to keep until the sync is complete.
+		if err := f.switchTo(shards); err != nil {
+			return false, err
+		}
+	}
+	f.start(f.runnersFor(shards, 1))
+	return !shards[0].Position().IsZero() || !stagedSnapshot(f.opts.FS, shards[0].Dir()).IsZero(), nil
+}
+
+// trySwitch shows readers the new data set once every shard of it has its snapshot.
+func (f *Follower) trySwitch() error {
+	f.layoutMu.Lock()
+	defer f.layoutMu.Unlock()
+	f.mu.Lock()
+	pending := f.mu.pending && len(f.mu.runners) == f.mu.shards
+	runners := append([]*runner(nil), f.mu.runners...)
+	f.mu.Unlock()
+	if !pending {
+		return nil
+	}
+	shards := make([]Shard, len(runners))
+	data := false
+	for i, r := range runners {
+		shards[i] = r.shard()
+		at := shards[i].Position()
+		if at.IsZero() {
+			return nil
+		}
+		data = data || at.Offset > 0
+	}
+	if !data && !f.opts.AcceptEmptyPrimary && hasData(f.opts.Store.Shards()) {
+		return fmt.Errorf("%w: none of its %d shards holds anything; if that primary is right, start the replica with --accept-empty-primary", ErrEmptyPrimary, len(shards))
+	}
+	return f.switchTo(shards)
+}
+
+func hasData(shards []Shard) bool {
+	for _, s := range shards {
+		if s.Position().Offset > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// switchTo needs layoutMu.
+func (f *Follower) switchTo(shards []Shard) error {
+	if err := f.opts.Store.Switch(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.mu.pending, f.mu.shown = false, len(shards)
+	f.mu.Unlock()
+	f.opts.Switched(shards)
+	f.opts.Logger.Info("readers see the new data set", "shards", len(shards))
+	return nil
+}
+
+// WaitCaughtUp returns once every shard has applied everything that the primary had when the call was made: each has
+// heard a later heartbeat, which comes once a second, and has applied up to it. It returns ctx's error if that ends
+// first, with what was missing.
+func (f *Follower) WaitCaughtUp(ctx context.Context) error {
+	since := f.now()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		missing := f.behind(since)
+		if missing == nil {
+			return nil
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), missing)
+		case <-f.ctx.Done():
+			return ErrClosed
+		}
+	}
+}
+
+// behind says which shard has not caught up with a heartbeat from after since, or nil.
+func (f *Follower) behind(since time.Duration) error {
+	f.mu.Lock()
+	runners, shards := append([]*runner(nil), f.mu.runners...), f.mu.shards
+	f.mu.Unlock()
+	if len(runners) != shards {
+		return errors.New("the primary has not been heard yet")
+	}
+	for _, r := range runners {
+		r.mu.Lock()
+		g := r.mu.link.Figures(f.now())
+		r.mu.Unlock()
+		if g.State != StateStreaming || g.Heartbeats == 0 || g.ClockAt < since || g.Applied < g.PrimaryOffset {
+			return fmt.Errorf("shard %d is %s at offset %d, the primary at %d", r.id, g.State, g.Applied, g.PrimaryOffset)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package replica
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// FollowerOptions configure a [Follower]. Primary, Store and ReplicaID are required.
+type FollowerOptions struct {
+	// Primary is "host:port-base": shard i is followed at port-base + i. The host is resolved at each dial.
+	Primary string
+	// Store is the data directory.
+	Store Store
+	// ReplicaID is kept with the data directory; two processes with one id fight for its slot, and the second is refused.
+	ReplicaID wire.ID
+	// Nonce tells this process from another with the same id. Default: 128 random bits.
+	Nonce wire.ID
+	// Node is the node id of the data directory, against loops. May be zero.
+	Node wire.ID
+	// Announce is where this node can be reached, "host:port". May be empty.
+	Announce string
+	// Cluster must equal the primary's cluster name.
+	Cluster string
+	// User and Password are what the primary asks for, if it does.
+	User     string
+	Password []byte
+	// Format is the newest storage format that the state machine can load; 0 takes any.
+	Format uint32
+	// InboxBytes bounds the frames that wait for being applied, per shard. Default 32 MiB: a second of a fast link.
+	InboxBytes int64
+	// SyncRate limits the full syncs of all shards together, in bytes per second. Default 0: no limit.
+	SyncRate int64
+	// AcceptEmptyPrimary lets a primary without data replace this replica's. Default: such a primary is refused.
+	AcceptEmptyPrimary bool
+	// Silence ends a link on which nothing was heard, or whose HELLO was not answered. Default 10 s.
+	Silence time.Duration
+	// StuckWrite ends a link on which a write made no progress. Default 10 s.
+	StuckWrite time.Duration
+	// Backoff says how long to wait between attempts.
+	Backoff Backoff
+	// Jitter draws from [0, 1). Default: the runtime's source.
+	Jitter func() float64
+	// Dial connects. Default: TCP.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
+	// Switched is called, on a link's goroutine, when readers are to see another data set: the store's new shards.
+	Switched func([]Shard)
+	// FS holds the staging directories. Default: the machine's.
+	FS vfs.FS
+	// Logger may be nil, which is silent.
+	Logger hclog.Logger
+}
+
+// EnsureDefaults fills in what is zero.
+func (o *FollowerOptions) EnsureDefaults() {
+	if o.Nonce.IsZero() {
+		rand.Read(o.Nonce[:]) // never fails: crypto/rand ends the process instead
+	}
+	if o.InboxBytes == 0 {
+		o.InboxBytes = 32 << 20
+	}
+	if o.Silence == 0 {
+		o.Silence = 10 * time.Second
+	}
+	if o.StuckWrite == 0 {
+		o.StuckWrite = 10 * time.Second
+	}
+	o.Backoff.ensureDefaults()
+	if o.Jitter == nil {
+		o.Jitter = mathrand.Float64
+	}
+	if o.Dial == nil {
+		limit := o.StuckWrite
+		o.Dial = func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, address, limit) }
+	}
+	if o.Switched == nil {
+		o.Switched = func([]Shard) {}
+	}
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+}
+
+// Validate reports every fault of the options.
+func (o *FollowerOptions) Validate() error {
+	var errs []error
+	if _, _, err := splitAddress(o.Primary); err != nil {
+		errs = append(errs, fmt.Errorf("primary %q: %w", o.Primary, err))
+	}
+	if o.Store == nil {
+		errs = append(errs, errors.New("no store"))
+	}
+	if o.ReplicaID.IsZero() {
+		errs = append(errs, errors.New("no replica id"))
+	}
+	if o.InboxBytes < 0 {
+		errs = append(errs, fmt.Errorf("inbox of %d bytes: want at least 1", o.InboxBytes))
+	}
+	if o.SyncRate < 0 {
+		errs = append(errs, fmt.Errorf("sync rate of %d bytes per second: want 0 for no limit, or more", o.SyncRate))
+	}
+	if o.Silence < 0 || o.StuckWrite < 0 {
+		errs = append(errs, fmt.Errorf("time limits %s and %s: want more than 0", o.Silence, o.StuckWrite))
+	}
+	return errors.Join(errs...)
+}

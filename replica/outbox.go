@@ -1,0 +1,69 @@
+package replica
+
+import (
+	"sync"
+
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// outbox is what a session has to say. Whoever has something puts it here; one goroutine writes it to the connection.
+// Acks are coalesced: only the newest is ever sent. What else is said is a handful of frames a session.
+type outbox struct {
+	mu struct {
+		sync.Mutex
+		frames  []byte
+		ack     wire.Ack
+		due     bool // ack is to be sent
+		closing bool // nothing more is accepted; what is here is the last
+	}
+	wake chan struct{} // capacity 1
+}
+
+func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
+
+func (o *outbox) signal() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (o *outbox) push(frame []byte) {
+	o.mu.Lock()
+	if !o.mu.closing {
+		o.mu.frames = append(o.mu.frames, frame...)
+	}
+	o.mu.Unlock()
+	o.signal()
+}
+
+func (o *outbox) ack(a wire.Ack) {
+	o.mu.Lock()
+	o.mu.ack, o.mu.due = a, true
+	o.mu.Unlock()
+	o.signal()
+}
+
+// close has last, if any, sent behind what is here, and nothing after it.
+func (o *outbox) close(last []byte) {
+	o.mu.Lock()
+	if !o.mu.closing {
+		o.mu.frames = append(o.mu.frames, last...)
+		o.mu.closing = true
+	}
+	o.mu.Unlock()
+	o.signal()
+}
+
+// take moves what is to be written into buf, and reports whether it is the last.
+func (o *outbox) take(buf []byte) (_ []byte, last bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	buf = append(buf[:0], o.mu.frames...)
+	o.mu.frames = o.mu.frames[:0]
+	if o.mu.due && !o.mu.closing {
+		buf = wire.AppendAck(buf, o.mu.ack)
+	}
+	o.mu.due = false
+	return buf, o.mu.closing
+}

@@ -1,0 +1,211 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// reader is the connection's read side, with what the session wants to know of each read.
+type reader struct{ s *session }
+
+// Read reads once, notes the time, and in a full sync waits until the bytes are within the rate limit.
+func (r reader) Read(b []byte) (int, error) {
+	s, pacer := r.s, r.s.r.f.pacer
+	if !s.pacing || pacer == nil {
+		n, err := s.conn.Read(b)
+		if n > 0 {
+			s.heard.Store(int64(s.r.f.now()))
+		}
+		return n, err
+	}
+	n, err := s.conn.Read(b[:pacer.piece(len(b))])
+	s.heard.Store(int64(s.r.f.now()))
+	if d := pacer.delay(s.r.f.now(), n); d > 0 && err == nil {
+		s.pause(true)
+		defer s.pause(false)
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-s.done:
+		}
+	}
+	return n, err
+}
+
+// read greets the primary and then turns what it sends into events, until the session ends.
+func (s *session) read() error {
+	r := s.r
+	ev := Event{Kind: EventDialed}
+	if shard := r.shard(); shard != nil {
+		ev.Position, ev.Lineage = shard.Position(), shard.Lineage()
+		ev.Snapshot = stagedSnapshot(r.f.opts.FS, shard.Dir())
+	}
+	s.obey(s.step(ev, &s.acts))
+	for !s.ending() {
+		f, at, err := s.frames.next()
+		if err != nil {
+			return err
+		}
+		s.frame, s.at = f, at
+		ev, err := s.event(f)
+		if err != nil {
+			return err
+		}
+		if ev.Kind != EventWake {
+			s.obey(s.step(ev, &s.acts))
+		}
+		if ev.Kind == EventWelcome {
+			s.frames.limit = 0 // it has been accepted, and so has the primary
+		}
+	}
+	return nil
+}
+
+// event parses a frame. EventWake stands for a frame that is skipped.
+func (s *session) event(f wire.Frame) (ev Event, err error) {
+	switch f.Kind {
+	case wire.KindMutations:
+		// Every byte is checked before the link hears of the frame (design §6.5, pitfall 5).
+		if err := f.Check(); err != nil {
+			return ev, fmt.Errorf("frame at offset %d: %w", f.First, err)
+		}
+		ev = Event{Kind: EventFrame, First: f.First, Next: f.Next(), Size: len(f.Raw), CRC: f.CRC()}
+	case wire.KindHeartbeat:
+		var h wire.Heartbeat
+		h, err = wire.ParseHeartbeat(f.Payload)
+		ev = Event{Kind: EventHeartbeat, Heartbeat: &h}
+	case wire.KindResume, wire.KindFullSync:
+		var w wire.Welcome
+		w, err = wire.ParseWelcome(f.Kind, f.Payload)
+		ev = Event{Kind: EventWelcome, Welcome: &w}
+	case wire.KindRefuse, wire.KindBye:
+		var r wire.Refusal
+		r, err = wire.ParseRefusal(f.Kind, f.Payload)
+		ev = Event{Kind: EventRefused, Refusal: &r}
+		if f.Kind == wire.KindBye {
+			ev.Kind = EventBye
+		}
+	case wire.KindManifest:
+		var m wire.Manifest
+		m, err = wire.ParseManifest(f.Payload)
+		ev = Event{Kind: EventManifest, Manifest: &m}
+	case wire.KindChunk:
+		s.chunk, err = wire.ParseChunk(f.Payload)
+		ev = Event{Kind: EventChunk, File: s.chunk.File, From: s.chunk.From, Size: len(s.chunk.Data)}
+	case wire.KindSnapshotEnd:
+		var id wire.ID
+		id, err = wire.ParseSnapshotEnd(f.Payload)
+		ev = Event{Kind: EventSnapshotEnd, Snapshot: id}
+	default:
+		if f.Kind < wire.KindOptional {
+			return ev, fmt.Errorf("%w: a %s frame is not for replicas", ErrProtocol, f.Kind)
+		}
+	}
+	return ev, err
+}
+
+// obey carries out what only the reader may, and steps the link with the answers.
+func (s *session) obey(acts []Action) {
+	for len(acts) > 0 {
+		var answer Event
+		for _, a := range acts {
+			if s.ending() && a.Kind != ActionDiscard {
+				return
+			}
+			ev, err := s.carryOut(a)
+			if err != nil {
+				s.step(Event{Kind: EventFailed, Err: err}, &s.acts)
+				return
+			}
+			if ev.Kind != EventWake {
+				answer = ev
+			}
+		}
+		if answer.Kind == EventWake {
+			return
+		}
+		acts = s.step(answer, &s.acts)
+	}
+}
+
+// carryOut does one action. EventWake stands for no answer.
+func (s *session) carryOut(a Action) (ev Event, err error) {
+	r := s.r
+	switch a.Kind {
+	case ActionApply:
+		err = s.inbox.put(s.frame, s.at)
+		if errors.Is(err, errInboxClosed) {
+			err = nil // the session is ending; the frame is asked for again in the next one
+		}
+		return ev, err
+	case ActionHello:
+		s.outbox.push(wire.AppendHello(nil, r.hello(a)))
+		return ev, nil
+	case ActionFetch:
+		s.pacing = len(a.Wants) > 0
+		s.outbox.push(wire.AppendFetch(nil, wire.Fetch{Snapshot: a.Snapshot, Wants: a.Wants}))
+		return ev, nil
+	case ActionStore:
+		if err = s.staging.store(s.chunk); err != nil {
+			err = fmt.Errorf("%w: %w", ErrStaging, err)
+		}
+		return ev, err
+	}
+	// The rest takes time, during which nothing is read.
+	s.pause(true)
+	defer s.pause(false)
+	switch a.Kind {
+	case ActionLayout:
+		resumable, err := r.f.layout(r, int(a.Shards))
+		return Event{Kind: EventLaidOut, Err: err, Resumable: resumable}, nil
+	case ActionAdopt:
+		err = r.shard().AdoptLineage(a.Lineage)
+		if err == nil {
+			err = discardStaging(r.f.opts.FS, r.shard().Dir()) // of a sync that is not needed any more
+		}
+		if err == nil {
+			err = r.f.trySwitch()
+		}
+		if err != nil {
+			err = fmt.Errorf("%w: %w", ErrShard, err)
+		}
+	case ActionStage:
+		ev = Event{Kind: EventStaged}
+		s.staging, ev.Wants, ev.Err = openStaging(r.f.opts.FS, r.shard().Dir(), a.Welcome.Position, a.Manifest, s.stopped)
+	case ActionVerify:
+		s.pacing = false
+		ev = Event{Kind: EventVerified}
+		ev.Wants, ev.Err = s.staging.verify()
+	case ActionDiscard:
+		err = errors.Join(s.staging.close(), discardStaging(r.f.opts.FS, r.shard().Dir()))
+	case ActionInstall:
+		ev = Event{Kind: EventInstalled, Err: s.install(a)}
+	}
+	return ev, err
+}
+
+// install switches the shard to what was staged, and the node to its new data set if this was the last shard of it.
+func (s *session) install(a Action) error {
+	if err := s.staging.seal(); err != nil {
+		return err
+	}
+	shard := s.r.shard()
+	if err := shard.Install(s.staging.filesDir(), a.Position, a.Lineage); err != nil {
+		return err
+	}
+	if err := discardStaging(s.r.f.opts.FS, shard.Dir()); err != nil {
+		return err
+	}
+	return s.r.f.trySwitch()
+}
+
+func (s *session) stopped() error {
+	if s.ending() {
+		return ErrClosed
+	}
+	return nil
+}

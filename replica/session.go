@@ -1,0 +1,192 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/understudy-kv/understudy/wire"
+)
+
+const (
+	tickEvery  = 100 * time.Millisecond
+	byeTimeout = time.Second // for the last words of a session
+)
+
+// session is the IO of one connection. It obeys the link; what it decides itself is only where bytes go.
+//
+// Three goroutines serve it: the link's own, which reads (read.go), the writer and the applier. Any of them may step the
+// link and carry out what does not block; the reader alone carries out the rest.
+type session struct {
+	r      *runner
+	conn   net.Conn
+	inbox  *inbox
+	outbox *outbox
+	done   chan struct{} // closed when the session is to end
+	once   sync.Once
+
+	heard  atomic.Int64 // when bytes arrived, on the node's clock
+	paused atomic.Int32 // reasons for which the session is not reading
+
+	// What follows belongs to the reader.
+	frames  frameReader
+	frame   wire.Frame // at hand
+	at      span
+	chunk   wire.Chunk
+	staging *staging
+	pacing  bool // full sync: reads are paced
+	acts    []Action
+}
+
+// run serves the connection until it ends and everything that belongs to it has ended, and returns why.
+func (r *runner) run(ctx context.Context, conn net.Conn) error {
+	s := &session{r: r, conn: conn, outbox: newOutbox(), done: make(chan struct{})}
+	s.inbox = newInbox(r.f.opts.InboxBytes, s.pause)
+	s.frames = frameReader{src: reader{s}, limit: wire.MaxHandshake, reserve: s.inbox.reserve, busy: s.inbox.queued}
+	s.heard.Store(int64(r.f.now()))
+	r.attach(s)
+	var group sync.WaitGroup
+	// The writer owns the connection's write side and the ticks. It ends when the outbox is closed and closes the
+	// connection then, which ends the reader. run waits for it.
+	group.Go(func() { s.write(ctx) })
+	// The applier owns the shard's ingest. It ends when the inbox is closed and empty, or with an error. run waits for
+	// it, so that what has arrived is applied before the next HELLO tells a position (pitfall 1).
+	group.Go(s.apply)
+	err := s.read()
+	s.step(Event{Kind: EventFailed, Err: err}, &s.acts)
+	s.close("", "", false) // the link has done it already, unless read ended by itself during its end
+	group.Wait()
+	s.frames.close()
+	if s.staging != nil {
+		err = errors.Join(err, s.staging.close())
+	}
+	r.attach(nil)
+	return err
+}
+
+// step has the link decide, and carries out what any goroutine may. What is left is for the reader.
+// The buffer is the calling goroutine's own.
+func (s *session) step(ev Event, buf *[]Action) []Action {
+	*buf = s.r.step(ev, (*buf)[:0])
+	rest := (*buf)[:0]
+	for _, a := range *buf {
+		switch a.Kind {
+		case ActionAck:
+			s.outbox.ack(a.Ack)
+		case ActionKeepalive:
+			s.outbox.push(wire.AppendControl(nil, wire.KindKeepalive, nil))
+		case ActionClose:
+			s.close(a.Code, a.Text, a.Drop)
+		case ActionLog:
+			s.r.log(a)
+		default:
+			rest = append(rest, a)
+		}
+	}
+	return rest
+}
+
+// close begins the session's end: nothing more enters the inbox, the last words go out, the connection closes.
+func (s *session) close(code wire.Code, text string, drop bool) {
+	s.once.Do(func() {
+		var bye []byte
+		if code != "" {
+			bye = wire.AppendRefusal(nil, wire.KindBye, wire.Refusal{Version: wire.Version, Code: code, Text: text})
+		}
+		close(s.done)
+		s.inbox.close(drop)
+		s.outbox.close(bye)
+		// Nothing that is being written, or will be, takes longer than this.
+		_ = s.conn.SetWriteDeadline(time.Now().Add(byeTimeout))
+	})
+}
+
+// ending reports whether the session is to end.
+func (s *session) ending() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// pause counts the reasons for not reading. While there is one, silence proves nothing.
+func (s *session) pause(on bool) {
+	if on {
+		s.paused.Add(1)
+		return
+	}
+	s.heard.Store(int64(s.r.f.now()))
+	s.paused.Add(-1)
+}
+
+// write is the writer.
+func (s *session) write(ctx context.Context) {
+	defer s.conn.Close()
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	var buf []byte
+	var acts []Action
+	for stop := ctx.Done(); ; {
+		select {
+		case <-s.outbox.wake:
+		case <-ticker.C:
+			paused := s.paused.Load() > 0 // before heard: pause(false) writes them in the other order
+			s.step(Event{Kind: EventTick, Paused: paused, Heard: time.Duration(s.heard.Load()), Durable: s.r.durable()}, &acts)
+		case <-stop:
+			stop = nil
+			s.step(Event{Kind: EventStop}, &acts)
+		}
+		var last bool
+		buf, last = s.outbox.take(buf)
+		if len(buf) > 0 {
+			if err := s.send(buf); err != nil && !last {
+				s.step(Event{Kind: EventFailed, Err: err}, &acts)
+			}
+		}
+		if last {
+			return
+		}
+	}
+}
+
+func (s *session) send(b []byte) error {
+	limit := s.r.f.opts.StuckWrite
+	_ = s.conn.SetWriteDeadline(time.Now().Add(limit)) // an error of it is Write's too
+	if s.ending() {
+		// If close comes after this test, its own deadline comes after the one above.
+		_ = s.conn.SetWriteDeadline(time.Now().Add(byeTimeout))
+	}
+	_, err := s.conn.Write(b)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w: not taken within %s", ErrStuck, limit)
+	}
+	return err
+}
+
+// apply is the applier.
+func (s *session) apply() {
+	var acts []Action
+	for {
+		r, ok := s.inbox.take()
+		if !ok {
+			return
+		}
+		shard := s.r.shard()
+		err := shard.Ingest(r.frames(), r.first, r.next)
+		s.inbox.release(r)
+		if err != nil {
+			// Nothing behind it is applied, and nothing of it acked (pitfalls 21, 26).
+			s.inbox.close(true)
+			s.step(Event{Kind: EventFailed, Err: fmt.Errorf("%w: mutations [%d, %d): %w", ErrShard, r.first, r.next, err)}, &acts)
+			return
+		}
+		s.step(Event{Kind: EventApplied, Applied: r.next, Durable: shard.Durable()}, &acts)
+	}
+}

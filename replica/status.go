@@ -1,0 +1,124 @@
+package replica
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/understudy-kv/understudy/internal/status"
+)
+
+// beatsMissed is how long a caught-up link may hear nothing before its lag is told as growing: heartbeats come every
+// second, and a heartbeat of long ago says nothing about now (pitfall 36).
+const beatsMissed = 2 * time.Second
+
+// Lag is how far a node is behind its primary. Each figure is the worst shard's own: never a sum, and never a
+// difference of maxima, which a cold shard that lags would vanish in (pitfall 36).
+type Lag struct {
+	Mutations uint64
+	Bytes     int64
+	Millis    float64
+	Streaming bool // all links are up; otherwise Mutations and Bytes are as of the last word of the primary
+}
+
+// Lag is the worst shard's.
+func (f *Follower) Lag() Lag { return lagOf(f.Status()) }
+
+func lagOf(shards []status.Shard) Lag {
+	l := Lag{Streaming: len(shards) > 0}
+	for _, s := range shards {
+		l.Mutations = max(l.Mutations, s.Link.LagMutations)
+		l.Bytes = max(l.Bytes, s.Link.LagBytes)
+		l.Millis = max(l.Millis, s.Link.LagMillis)
+		l.Streaming = l.Streaming && !s.Link.Stale
+	}
+	return l
+}
+
+// Status tells of every shard what the follower knows: all but the Log part.
+func (f *Follower) Status() []status.Shard {
+	f.mu.Lock()
+	runners := append([]*runner(nil), f.mu.runners...)
+	f.mu.Unlock()
+	out := make([]status.Shard, len(runners))
+	for i, r := range runners {
+		out[i] = r.status(f.now())
+	}
+	return out
+}
+
+func (r *runner) status(now time.Duration) status.Shard {
+	r.mu.Lock()
+	g := r.mu.link.Figures(now)
+	shard, session := r.mu.shard, r.mu.session
+	r.mu.Unlock()
+
+	s := status.Shard{Shard: r.id, Position: "none", Lineage: []string{}, FullSyncs: map[string]uint64{}, Refusals: map[string]uint64{}, Resumes: g.Resumes}
+	for reason, n := range g.FullSyncs {
+		s.FullSyncs[string(reason)] = n
+	}
+	for code, n := range g.Refusals {
+		s.Refusals[string(code)] = n
+	}
+	commit := int64(0)
+	if shard != nil {
+		at := shard.Position()
+		s.Position, s.Offset = at.String(), at.Offset
+		for _, e := range shard.Lineage() {
+			s.Lineage = append(s.Lineage, fmt.Sprintf("%s@%d", e.Generation, e.First))
+		}
+		if err := shard.Err(); err != nil {
+			s.Error = err.Error()
+		}
+		commit = shard.CommitMicros()
+	}
+	applied := s.Offset
+	l := &status.Link{
+		State: g.State.String(), Received: max(g.Received, applied), Applied: applied, Durable: g.Durable, PrimaryOffset: g.PrimaryOffset,
+		LagMillis: lagMillis(g, now, applied, commit), LastIO: -1, LastResync: g.LastResync, LastRefusal: g.LastRefusal,
+		Stale: g.State != StateStreaming, Frames: g.Frames, Mutations: g.Mutations, Bytes: g.Bytes, SnapshotBytes: g.SnapshotBytes,
+	}
+	if g.State != StateStreaming {
+		l.Received, l.DownFor = applied, (now - g.Since).Seconds()
+	}
+	if g.PrimaryOffset > applied {
+		l.LagMutations = g.PrimaryOffset - applied
+	}
+	l.LagBytes = int64(g.Pending)
+	if session != nil {
+		l.InboxBytes = session.inbox.size()
+		l.LagBytes += l.InboxBytes
+		l.LastIO = (now - time.Duration(session.heard.Load())).Seconds()
+	}
+	if g.LastError != nil {
+		l.LastError = g.LastError.Error()
+	}
+	if p := g.Sync; p != nil {
+		l.Sync = &status.Sync{Reason: string(p.Reason), Snapshot: p.Snapshot.String(), Bytes: p.Bytes, Total: p.Total, Rate: p.Rate, ETA: -1}
+		if p.ETA >= 0 {
+			l.Sync.ETA = p.ETA.Seconds()
+		}
+	}
+	s.Link = l
+	return s
+}
+
+// lagMillis is how old what readers see may be. A link that has everything lags by nothing while it hears heartbeats.
+// One that has not lags by the time since the primary committed what was applied last, on the primary's clock; but by no
+// more than the time since it last had everything, or an idle hour would count.
+func lagMillis(g Figures, now time.Duration, applied uint64, commitMicros int64) float64 {
+	if g.State == StateStreaming && applied >= g.PrimaryOffset && now-g.Heard <= beatsMissed {
+		return 0
+	}
+	lag := now // since the start
+	if g.EverCaughtUp {
+		lag = now - g.CaughtUpAt
+	}
+	if commitMicros > 0 && g.PrimaryClock > 0 {
+		primaryNow := g.PrimaryClock + (now - g.ClockAt).Microseconds()
+		behind := time.Duration(max(0, primaryNow-commitMicros)) * time.Microsecond
+		if behind < lag || !g.EverCaughtUp {
+			lag = behind
+		}
+	}
+	return float64(lag.Microseconds()) / 1000
+}
