@@ -63,6 +63,7 @@ func (l *link) run() {
 	var both sync.WaitGroup
 	// run starts one pump a direction and waits for both. A pump ends when its direction has ended or the link is reset.
 	both.Go(func() { l.pump(ToServer, l.client, server) })
+	// The same for the other direction.
 	both.Go(func() { l.pump(ToClient, server, l.client) })
 	both.Wait()
 	l.client.Close()
