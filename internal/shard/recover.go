@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/understudy-kv/understudy/backlog"
+	"github.com/understudy-kv/understudy/internal/safefile"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -142,7 +143,8 @@ func (s *Shard) create() (err error) {
 		return errors.Join(err, log.Close())
 	}
 	s.started.Store(len(lineage) > 0)
-	return nil
+	// The directory's own name must outlive a power loss, too.
+	return safefile.SyncDir(o.FS, o.FS.PathDir(o.Dir))
 }
 
 // replay brings the state machine up to the log's end and returns the offset that was reached.

@@ -215,7 +215,7 @@ func data(t testing.TB, s *shard.Shard) (out map[string]string) {
 }
 
 func options(fs vfs.FS) shard.Options {
-	return shard.Options{FS: fs, Dir: "s", Writable: true, BootID: "boot-1", Open: factory(fs, new(atomic.Bool))}
+	return shard.Options{FS: fs, Dir: "/s", Writable: true, BootID: "boot-1", Open: factory(fs, new(atomic.Bool))}
 }
 
 func open(t testing.TB, o shard.Options) *shard.Shard {
@@ -412,7 +412,7 @@ func TestIngestAndAt(t *testing.T) {
 	if err := s.Ingest(frames, 0, 10); err == nil {
 		t.Fatal("a shard without a history took frames")
 	}
-	staged := filledDir(t, fs, "staged", source, 0)
+	staged := filledDir(t, fs, "/staged", source, 0)
 	if err := s.Install(staged, source.Lineage().At(0), source.Lineage()); err != nil {
 		t.Fatal(err)
 	}
@@ -499,12 +499,12 @@ func TestInstallIsAtomic(t *testing.T) {
 		}))
 		o := options(injected)
 		o.Open = factory(injected, new(atomic.Bool))
-		o.KeepPrevious = "kept/s"
+		o.KeepPrevious = "/kept/s"
 		s := open(t, o)
 		mustWrite(t, s, "old", "v")
 		oldLineage := s.Lineage()
-		staged := filledDir(t, fs, "staged", source, 7)
-		for _, dir := range []string{"staged", ""} {
+		staged := filledDir(t, fs, "/staged", source, 7)
+		for _, dir := range []string{"/staged", "/"} {
 			d, err := fs.OpenDir(dir)
 			if err != nil {
 				t.Fatal(err)
@@ -556,10 +556,10 @@ func TestInstallOfABadSnapshot(t *testing.T) {
 	s := open(t, options(fs))
 	mustWrite(t, s, "old", "v")
 	at := s.Position()
-	if err := fs.MkdirAll("staged", 0o755); err != nil {
+	if err := fs.MkdirAll("/staged", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	f, err := fs.Create("staged/state", vfs.WriteCategoryUnspecified)
+	f, err := fs.Create("/staged/state", vfs.WriteCategoryUnspecified)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -570,7 +570,7 @@ func TestInstallOfABadSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := wire.Lineage{{Generation: wire.Generation{9}, First: 0}}
-	if err := s.Install("staged", l.At(5), l); err == nil {
+	if err := s.Install("/staged", l.At(5), l); err == nil {
 		t.Fatal("a snapshot that does not load was installed")
 	}
 	if s.Position() != at || data(t, s)["old"] != "v" {
@@ -584,7 +584,7 @@ func TestDiskFull(t *testing.T) {
 	mem := vfs.NewMem()
 	var full atomic.Bool
 	fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if full.Load() && op.Kind == errorfs.OpFileWrite && strings.HasSuffix(op.Path, ".seg") {
+		if full.Load() && (op.Kind == errorfs.OpFileWrite || op.Kind == errorfs.OpFileWriteAt) && strings.Contains(op.Path, "/log-") {
 			return syscall.ENOSPC
 		}
 		return nil
@@ -648,7 +648,7 @@ func TestMixedDirectoriesAreRefused(t *testing.T) {
 		t.Fatalf("another shard's directory gave %v", err)
 	}
 	o.Shard = 0
-	f, err := fs.Create("s/MANIFEST", vfs.WriteCategoryUnspecified)
+	f, err := fs.Create("/s/MANIFEST", vfs.WriteCategoryUnspecified)
 	if err != nil {
 		t.Fatal(err)
 	}
