@@ -14,7 +14,7 @@ type EventKind uint8
 // The events.
 const (
 	EventWake        EventKind = iota // Err: the link was started, or its wait is over; Err is why the shard cannot take frames
-	EventDialed                       // Position, Lineage, Snapshot: connected; what the shard has at this instant
+	EventDialed                       // Position, Lineage, Durable, Snapshot: connected; what the shard has at this instant
 	EventDialFailed                   // Err
 	EventWelcome                      // Welcome: RESUME or FULLSYNC
 	EventRefused                      // Refusal
@@ -58,15 +58,15 @@ type Event struct {
 	Wants     []wire.Want
 	Resumable bool // the shard that was laid out has something of its own to go on with
 
-	First, Next   uint64
-	Size          int
-	CRC           uint32
-	File          uint32
-	From          uint64
-	Applied       uint64
-	Durable       uint64
-	Heard         time.Duration // when the last bytes arrived
-	Paused        bool          // the session is not reading: its inbox is full, or it is busy with files
+	First, Next uint64
+	Size        int
+	CRC         uint32
+	File        uint32
+	From        uint64
+	Applied     uint64
+	Durable     uint64
+	Heard       time.Duration // when the last bytes arrived
+	Paused      bool          // the session is not reading: its inbox is full, or it is busy with files
 }
 
 // ActionKind says what the session is to do. Beside each kind stand the fields of [Action] that it uses.
@@ -75,23 +75,23 @@ type ActionKind uint8
 // The actions. Those down to ActionInstall are carried out in order by the link's own goroutine, and the event that
 // answers them follows; the others do not block.
 const (
-	ActionDial     ActionKind = iota // then EventDialed or EventDialFailed
-	ActionWait                       // Wait; then EventWake
-	ActionQuit                       // the link is over
-	ActionLayout                     // Shards: make room for that many shards; then EventLaidOut
-	ActionAdopt                      // Lineage: take over the primary's
-	ActionStage                      // Welcome, Manifest: compare the staging directory; then EventStaged
-	ActionStore                      // the chunk at hand goes to its file
-	ActionVerify                     // then EventVerified
-	ActionDiscard                    // the staging directory is of no use
-	ActionInstall                    // Position, Lineage: load what was staged; then EventInstalled
-	ActionHello                      // Position, Lineage, Snapshot
-	ActionFetch                      // Wants; none says that everything is there
-	ActionApply                      // the frame at hand goes to the inbox
-	ActionAck                        // Ack
-	ActionKeepalive                  //
-	ActionClose                      // Code, Text, Drop: end the session; with a code, say BYE; Drop: apply nothing more of the inbox
-	ActionLog                        // Level, Text, Args
+	ActionDial      ActionKind = iota // then EventDialed or EventDialFailed
+	ActionWait                        // Wait; then EventWake
+	ActionQuit                        // the link is over
+	ActionLayout                      // Shards: make room for that many shards; then EventLaidOut
+	ActionAdopt                       // Lineage: take over the primary's
+	ActionStage                       // Welcome, Manifest: compare the staging directory; then EventStaged
+	ActionStore                       // the chunk at hand goes to its file
+	ActionVerify                      // then EventVerified
+	ActionDiscard                     // the staging directory is of no use
+	ActionInstall                     // Position, Lineage: load what was staged; then EventInstalled
+	ActionHello                       // Position, Lineage, Snapshot
+	ActionFetch                       // Wants; none says that everything is there
+	ActionApply                       // the frame at hand goes to the inbox
+	ActionAck                         // Ack
+	ActionKeepalive                   //
+	ActionClose                       // Code, Text, Drop: end the session; with a code, say BYE; Drop: apply nothing more of the inbox
+	ActionLog                         // Level, Text, Args
 )
 
 // Action is one thing to do.

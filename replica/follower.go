@@ -140,7 +140,7 @@ func (f *Follower) layout(r *runner, n int) (resumable bool, err error) {
 	r.setShard(shards[0])
 	if fresh {
 		// Nothing is replaced, so there is nothing to keep until the sync is complete.
-		if err := f.switchTo(shards); err != nil {
+		if err := f.switchTo(n); err != nil {
 			return false, err
 		}
 	}
@@ -172,7 +172,7 @@ func (f *Follower) trySwitch() error {
 	if !data && !f.opts.AcceptEmptyPrimary && hasData(f.opts.Store.Shards()) {
 		return fmt.Errorf("%w: none of its %d shards holds anything; if that primary is right, start the replica with --accept-empty-primary", ErrEmptyPrimary, len(shards))
 	}
-	return f.switchTo(shards)
+	return f.switchTo(len(shards))
 }
 
 func hasData(shards []Shard) bool {
@@ -185,15 +185,14 @@ func hasData(shards []Shard) bool {
 }
 
 // switchTo needs layoutMu.
-func (f *Follower) switchTo(shards []Shard) error {
+func (f *Follower) switchTo(n int) error {
 	if err := f.opts.Store.Switch(); err != nil {
 		return err
 	}
 	f.mu.Lock()
-	f.mu.pending, f.mu.shown = false, len(shards)
+	f.mu.pending, f.mu.shown = false, n
 	f.mu.Unlock()
-	f.opts.Switched(shards)
-	f.opts.Logger.Info("readers see the new data set", "shards", len(shards))
+	f.opts.Logger.Info("readers see the new data set", "shards", n)
 	return nil
 }
 

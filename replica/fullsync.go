@@ -31,7 +31,7 @@ type syncState struct {
 	phase    syncPhase
 	began    time.Duration
 	manifest *wire.Manifest
-	wants    []wire.Want // what is being fetched: wants[0] is the file that comes now
+	wants    []wire.Want    // what is being fetched: wants[0] is the file that comes now
 	fetches  map[uint32]int // of damaged files
 	figures  Progress
 	old, new mark
@@ -94,6 +94,8 @@ func (s *syncState) progress(now time.Duration) Progress {
 func (l *Link) stepSync(ev Event) {
 	s := &l.sync
 	switch ev.Kind {
+	case EventHeartbeat:
+		l.figures.PrimaryOffset = max(l.figures.PrimaryOffset, ev.Heartbeat.Position.Offset)
 	case EventManifest:
 		if ev.Manifest.Snapshot != l.welcome.Snapshot {
 			l.fail(fmt.Errorf("%w: a manifest of snapshot %s, FULLSYNC said %s", ErrProtocol, ev.Manifest.Snapshot, l.welcome.Snapshot))
@@ -128,9 +130,6 @@ func (l *Link) stepSync(ev Event) {
 		}
 		s.phase, s.wants = syncFinal, nil
 		l.do(Action{Kind: ActionFetch, Snapshot: s.manifest.Snapshot})
-	}
-	if ev.Kind == EventHeartbeat {
-		l.figures.PrimaryOffset = max(l.figures.PrimaryOffset, ev.Heartbeat.Position.Offset)
 	}
 }
 
@@ -188,7 +187,7 @@ func (l *Link) snapshotEnd(ev Event) {
 		l.fail(fmt.Errorf("%w: the snapshot ended with %d files missing", ErrProtocol, len(s.wants)))
 	case s.phase == syncFinal:
 		l.log(hclog.Info, "full sync is complete", "position", l.welcome.Position, "bytes", s.figures.Total, "took", (l.now - s.began).Round(time.Millisecond))
-		l.stream(l.welcome.Position.Offset)
+		l.stream(l.welcome.Position.Offset, l.welcome.Position.Offset) // its files are durable
 	default:
 		s.phase = syncVerifying
 		l.setState(StateLoading)

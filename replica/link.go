@@ -37,7 +37,7 @@ const (
 //
 // Invariants, checked by check:
 //
-//  1. durable <= applied <= received <= primary's offset, as far as heard. None of the first three falls in a session.
+//  1. While streaming, durable <= applied <= received <= the primary's offset, as far as heard. None falls in a session.
 //  2. Acks are sent while streaming only, and tell what was applied, not what is queued (pitfall 21).
 //  3. A frame is accepted only where the stream is: its first offset equals received.
 //  4. An event that arrives while a session is being ended changes nothing but figures.
@@ -208,19 +208,19 @@ func (l *Link) inSession(ev Event) {
 		l.fail(fmt.Errorf("%w: a %s arrived in state %s", ErrProtocol, ev.Kind, l.state))
 		return
 	}
-	switch ev.Kind {
-	case EventWelcome:
-		l.welcomed(ev.Welcome)
-	case EventLaidOut:
-		l.laidOut(ev)
-	case EventFrame:
-		l.frame(ev)
-	case EventHeartbeat:
-		l.heartbeat(ev.Heartbeat)
-	case EventApplied:
-		l.wasApplied(ev)
-	default:
+	switch {
+	case l.state == StateSyncing || l.state == StateLoading:
 		l.stepSync(ev)
+	case ev.Kind == EventWelcome:
+		l.welcomed(ev.Welcome)
+	case ev.Kind == EventLaidOut:
+		l.laidOut(ev)
+	case ev.Kind == EventFrame:
+		l.frame(ev)
+	case ev.Kind == EventHeartbeat:
+		l.heartbeat(ev.Heartbeat)
+	case ev.Kind == EventApplied:
+		l.wasApplied(ev)
 	}
 }
 
@@ -253,7 +253,7 @@ func (l *Link) ended(err error) {
 		l.setState(StateStopped)
 	}
 	if l.progress {
-		l.failures = 0
+		l.failures, l.everLogged = 0, false
 	}
 	l.progress = false
 	l.failures++
@@ -277,11 +277,8 @@ func (l *Link) setState(s State) {
 
 // check reports a broken invariant. Tests call it after every step.
 func (l *Link) check() error {
-	if l.durable > l.applied || l.applied > l.received {
-		return fmt.Errorf("durable %d, applied %d, received %d: each must be at most the next", l.durable, l.applied, l.received)
-	}
-	if l.state == StateStreaming && l.received > l.figures.PrimaryOffset {
-		return fmt.Errorf("received %d is past the primary's offset %d", l.received, l.figures.PrimaryOffset)
+	if l.state == StateStreaming && (l.durable > l.applied || l.applied > l.received || l.received > l.figures.PrimaryOffset) {
+		return fmt.Errorf("durable %d, applied %d, received %d, primary's offset %d: each must be at most the next", l.durable, l.applied, l.received, l.figures.PrimaryOffset)
 	}
 	for _, a := range l.acts {
 		if a.Kind == ActionAck && (l.state != StateStreaming || a.Ack.Applied > l.applied) {

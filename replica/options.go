@@ -52,8 +52,6 @@ type FollowerOptions struct {
 	Jitter func() float64
 	// Dial connects. Default: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
-	// Switched is called, on a link's goroutine, when readers are to see another data set: the store's new shards.
-	Switched func([]Shard)
 	// FS holds the staging directories. Default: the machine's.
 	FS vfs.FS
 	// Logger may be nil, which is silent.
@@ -81,9 +79,6 @@ func (o *FollowerOptions) EnsureDefaults() {
 	if o.Dial == nil {
 		limit := o.StuckWrite
 		o.Dial = func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, address, limit) }
-	}
-	if o.Switched == nil {
-		o.Switched = func([]Shard) {}
 	}
 	if o.FS == nil {
 		o.FS = vfs.Default

@@ -41,7 +41,7 @@ func (s *session) read() error {
 	r := s.r
 	ev := Event{Kind: EventDialed}
 	if shard := r.shard(); shard != nil {
-		ev.Position, ev.Lineage = shard.Position(), shard.Lineage()
+		ev.Position, ev.Lineage, ev.Durable = shard.Position(), shard.Lineage(), shard.Durable()
 		ev.Snapshot = stagedSnapshot(r.f.opts.FS, shard.Dir())
 	}
 	s.obey(s.step(ev, &s.acts))

@@ -12,7 +12,7 @@ import (
 // the inbox was applied, and nothing moves it until the session does (pitfall 1).
 func (l *Link) dialed(ev Event) {
 	l.setState(StateHandshake)
-	l.began, l.position = l.now, ev.Position
+	l.began, l.position, l.durable = l.now, ev.Position, ev.Durable
 	l.figures.Heartbeats = 0
 	l.figures.Sync = nil
 	l.do(Action{Kind: ActionHello, Position: ev.Position, Lineage: ev.Lineage, Snapshot: ev.Snapshot})
@@ -105,15 +105,15 @@ func (l *Link) resume() {
 	l.figures.Resumes++
 	l.figures.LastResync = "resume"
 	l.do(Action{Kind: ActionAdopt, Lineage: w.Lineage})
-	l.stream(l.position.Offset)
+	l.stream(l.position.Offset, l.durable)
 	l.log(hclog.Info, "resumed", "position", l.position, "primary_offset", w.Next)
 }
 
 // stream begins the stream of frames at the offset. What is there is acked at once: when nothing follows, nothing else
 // would tell (pitfall 21).
-func (l *Link) stream(from uint64) {
+func (l *Link) stream(from, durable uint64) {
 	l.setState(StateStreaming)
-	l.received, l.applied, l.durable, l.digest = from, from, 0, 0
+	l.received, l.applied, l.durable, l.digest = from, from, min(durable, from), 0
 	l.figures.PrimaryOffset = max(l.welcome.Next, from)
 	l.figures.Heard = l.now
 	l.caughtUp()
