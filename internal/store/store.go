@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -52,8 +53,9 @@ type Store struct {
 
 	mu struct {
 		sync.Mutex
-		node    node
-		dataset *Dataset
+		node     node
+		dataset  *Dataset
+		building []*Dataset // made by NewDataset, not switched to yet
 	}
 }
 
@@ -227,11 +229,24 @@ func (s *Store) NewDataset(n int) (*Dataset, error) {
 	if err := s.fs.RemoveAll(s.fs.PathJoin(s.opts.Dir, datasetName(number))); err != nil {
 		return nil, err
 	}
-	return s.openDataset(number, n)
+	d, err := s.openDataset(number, n)
+	if err == nil {
+		s.mu.Lock()
+		s.mu.building = append(s.mu.building, d)
+		s.mu.Unlock()
+	}
+	return d, err
+}
+
+func (s *Store) builtLocked(d *Dataset) {
+	s.mu.building = slices.DeleteFunc(s.mu.building, func(b *Dataset) bool { return b == d })
 }
 
 // Discard closes and deletes a dataset that was not switched to.
 func (s *Store) Discard(d *Dataset) error {
+	s.mu.Lock()
+	s.builtLocked(d)
+	s.mu.Unlock()
 	return errors.Join(d.close(), s.fs.RemoveAll(d.dir))
 }
 
@@ -244,6 +259,7 @@ func (s *Store) Switch(d *Dataset) error {
 	err := s.writeNode(n)
 	if err == nil {
 		s.mu.node, s.mu.dataset = n, d
+		s.builtLocked(d)
 	}
 	s.mu.Unlock()
 	if err != nil || old == nil {
@@ -291,12 +307,15 @@ func (s *Store) nodeCopy() node {
 // Close stops all shards cleanly and gives the directory free.
 func (s *Store) Close() error {
 	s.mu.Lock()
-	d := s.mu.dataset
-	s.mu.dataset = nil
+	all := s.mu.building
+	if s.mu.dataset != nil {
+		all = append(all, s.mu.dataset)
+	}
+	s.mu.dataset, s.mu.building = nil, nil
 	s.mu.Unlock()
 	var err error
-	if d != nil {
-		err = d.close()
+	for _, d := range all {
+		err = errors.Join(err, d.close())
 	}
 	return errors.Join(err, s.lock.Close())
 }

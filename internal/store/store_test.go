@@ -1,0 +1,159 @@
+package store_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/goleak"
+
+	"github.com/understudy-kv/understudy/internal/shard"
+	"github.com/understudy-kv/understudy/internal/store"
+	"github.com/understudy-kv/understudy/primary/machinetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func openMap(e shard.Env) (shard.StateMachine, error) {
+	return machinetest.OpenMap(e.Dir, e.BeforeFlush, e.OnError)
+}
+
+func options(dir string, shards int) store.Options {
+	return store.Options{Dir: dir, Shards: shards, Shard: shard.Options{FS: vfs.Default, Writable: true, Open: openMap}}
+}
+
+func open(t *testing.T, o store.Options) *store.Store {
+	t.Helper()
+	s, err := store.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func closeStore(t *testing.T, s *store.Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type put struct {
+	done chan error
+}
+
+func (p put) Run(g *shard.Group) bool {
+	g.Builder.Put([]byte("k"), []byte("v"))
+	g.Builder.End()
+	return true
+}
+
+func (p put) Committed(_ uint64, err error) { p.done <- err }
+
+func write(t *testing.T, s *shard.Shard) {
+	t.Helper()
+	p := put{done: make(chan error, 1)}
+	if err := s.Submit(p); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-p.done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestIdentityAndShardsStay(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, options(dir, 3))
+	node, replica, nonce := s.NodeID(), s.ReplicaID(), s.Nonce()
+	if node.IsZero() || replica.IsZero() || nonce.IsZero() || node == replica {
+		t.Fatalf("node %s, replica %s, nonce %s", node, replica, nonce)
+	}
+	write(t, s.Shards()[1])
+	closeStore(t, s)
+	s = open(t, options(dir, 0))
+	if s.NodeID() != node || s.ReplicaID() != replica || s.Nonce() == nonce {
+		t.Fatal("the identities must stay, and the nonce must not")
+	}
+	if len(s.Shards()) != 3 || s.Shards()[1].Position().Offset != 1 {
+		t.Fatalf("%d shards, the second at %s", len(s.Shards()), s.Shards()[1].Position())
+	}
+	closeStore(t, s)
+	if _, err := store.Open(options(dir, 4)); err == nil || !strings.Contains(err.Error(), "has 3 shards, and 4 were asked for") {
+		t.Fatalf("another shard count gave %v", err)
+	}
+}
+
+func TestSecondProcessIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, options(dir, 1))
+	if _, err := store.Open(options(dir, 1)); err == nil || !strings.Contains(err.Error(), "is in use by process") {
+		t.Fatalf("a second opener got %v", err)
+	}
+	closeStore(t, s)
+	closeStore(t, open(t, options(dir, 1)))
+}
+
+func TestDatasetSwitch(t *testing.T) {
+	for _, keep := range []bool{false, true} {
+		dir := t.TempDir()
+		o := options(dir, 2)
+		o.KeepPrevious = keep
+		s := open(t, o)
+		write(t, s.Shards()[0])
+		d, err := s.NewDataset(5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(s.Shards()) != 2 {
+			t.Fatal("a dataset in the making is served already")
+		}
+		if err := s.Switch(d); err != nil {
+			t.Fatal(err)
+		}
+		if len(s.Shards()) != 5 || s.Shards()[0].Position().Offset != 0 {
+			t.Fatalf("after the switch: %d shards", len(s.Shards()))
+		}
+		names, err := vfs.Default.List(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(strings.Join(names, " "), "previous"); got != keep {
+			t.Fatalf("keep %v: the directory holds %v", keep, names)
+		}
+		d, err = s.NewDataset(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Discard(d); err != nil {
+			t.Fatal(err)
+		}
+		if _, err = s.NewDataset(1); err != nil { // left behind, as by a crash
+			t.Fatal(err)
+		}
+		closeStore(t, s)
+		s = open(t, options(dir, 0))
+		if len(s.Shards()) != 5 {
+			t.Fatalf("reopened with %d shards, want 5", len(s.Shards()))
+		}
+		names, err = vfs.Default.List(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Count(strings.Join(names, " "), "data-") != 1 {
+			t.Fatalf("an unfinished dataset was not removed: %v", names)
+		}
+		closeStore(t, s)
+	}
+}
+
+func TestParseID(t *testing.T) {
+	id, err := store.ParseID("123e4567-e89b-12d3-a456-426614174000")
+	if err != nil || id.String() != "123e4567-e89b-12d3-a456-426614174000" {
+		t.Fatalf("%s, %v", id, err)
+	}
+	for _, bad := range []string{"", "x", "123e4567", strings.Repeat("0", 32), strings.Repeat("g", 32)} {
+		if _, err := store.ParseID(bad); err == nil || !strings.Contains(err.Error(), "is not a UUID") {
+			t.Errorf("%q gave %v", bad, err)
+		}
+	}
+}
