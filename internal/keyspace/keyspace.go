@@ -1,0 +1,157 @@
+package keyspace
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/understudy-kv/understudy/internal/command"
+	"github.com/understudy-kv/understudy/internal/shard"
+)
+
+// Options configure a Keyspace. The zero value works.
+type Options struct {
+	// ReplyBytes is how many bytes of replies a session gathers from the shards before it sends them. Default 1 MiB: a
+	// pipeline of small commands is answered with one write, one of large values holds few of them.
+	ReplyBytes int
+	// ReapLimit is how many expired keys one tick deletes on one shard at most, so that it does not hold up commands.
+	// Default 1,000, with ten ticks a second.
+	ReapLimit int
+	// Now is the wall clock that readers of many keys judge deadlines by. Default: time.Now.
+	Now func() time.Time
+	// Logger may be nil, which is silent.
+	Logger hclog.Logger
+}
+
+// EnsureDefaults fills in what is zero.
+func (o *Options) EnsureDefaults() {
+	if o.ReplyBytes == 0 {
+		o.ReplyBytes = 1 << 20
+	}
+	if o.ReapLimit == 0 {
+		o.ReapLimit = 1000
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+}
+
+// Keyspace routes commands to shards. All methods are safe for concurrent use.
+type Keyspace struct {
+	opts  Options
+	set   atomic.Pointer[set]
+	parts sync.Pool
+	Stats Stats
+
+	mu struct {
+		sync.Mutex // serialises SetShards, SetReadOnly and SetStale
+		tables     map[*shard.Shard]*watchTable
+	}
+}
+
+// Stats are counters since the process started.
+type Stats struct {
+	Commands   atomic.Uint64 // executed, those that failed included
+	Expired    atomic.Uint64 // keys deleted because their deadline passed
+	Errors     atomic.Uint64 // commands refused before they were executed
+	Aborted    atomic.Uint64 // transactions that did not happen, because of a watched key or an earlier error
+	Exclusives atomic.Uint64 // commands and transactions that held more than one shard at once
+}
+
+// set is what a pipeline runs against: it looks once, and sees the shards and the mode of one moment.
+type set struct {
+	shards   []*shard.Shard
+	tables   []*watchTable
+	readOnly bool
+	stale    bool
+}
+
+// refusal is why a command is not executed now, or "".
+func (s *set) refusal(c *command.Command) string {
+	switch {
+	case s.readOnly && c.Flags&command.Write != 0:
+		return errReadOnly
+	case s.stale && c.Flags&command.Stale == 0:
+		return errMasterDown
+	case len(s.shards) == 0 && c.Flags&command.Loading == 0:
+		return errLoading
+	}
+	return ""
+}
+
+// New makes a keyspace without shards: until SetShards it answers -LOADING to what needs them.
+func New(o Options) *Keyspace {
+	o.EnsureDefaults()
+	k := &Keyspace{opts: o}
+	k.mu.tables = map[*shard.Shard]*watchTable{}
+	k.parts.New = func() any { return new(part) }
+	k.set.Store(&set{})
+	return k
+}
+
+// SetShards changes to these shards, shard i at index i, all at once; none means -LOADING. Pipelines that are being
+// executed end on the old shards, and get errors if those are closed meanwhile. Watched keys count as changed.
+func (k *Keyspace) SetShards(shards []*shard.Shard) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	next := *k.set.Load()
+	next.shards = append([]*shard.Shard(nil), shards...)
+	next.tables = make([]*watchTable, len(shards))
+	tables := make(map[*shard.Shard]*watchTable, len(shards))
+	for i, s := range shards {
+		t := k.mu.tables[s]
+		if t == nil {
+			t = newWatchTable()
+			s.SetObserver(t.observe)
+			s.SetTick(func(g *shard.Group) { k.tick(t, g) })
+		}
+		tables[s], next.tables[i] = t, t
+	}
+	k.mu.tables = tables
+	k.set.Store(&next)
+}
+
+// SetReadOnly refuses commands that write, as a replica does, or takes them.
+func (k *Keyspace) SetReadOnly(v bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	next := *k.set.Load()
+	next.readOnly = v
+	k.set.Store(&next)
+}
+
+// SetStale refuses reads too, with -MASTERDOWN: a replica that must not serve old data and has lost its primary.
+func (k *Keyspace) SetStale(v bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	next := *k.set.Load()
+	next.stale = v
+	k.set.Store(&next)
+}
+
+// Shards are the present shards; none while loading. The slice must not be changed.
+func (k *Keyspace) Shards() []*shard.Shard { return k.set.Load().shards }
+
+// ReadOnly reports whether commands that write are refused.
+func (k *Keyspace) ReadOnly() bool { return k.set.Load().readOnly }
+
+// tick deletes expired keys. Only a primary does: a replica waits for the primary's deletes.
+func (k *Keyspace) tick(t *watchTable, g *shard.Group) {
+	if k.set.Load().readOnly {
+		return
+	}
+	k.Stats.Expired.Add(uint64(t.reap(g, k.opts.ReapLimit)))
+}
+
+// part gives a part that is empty and belongs to nobody.
+func (k *Keyspace) part() *part { return k.parts.Get().(*part) }
+
+func (k *Keyspace) putPart(p *part) {
+	p.reset()
+	k.parts.Put(p)
+}

@@ -1,0 +1,280 @@
+package keyspace
+
+import (
+	"sync/atomic"
+
+	"github.com/understudy-kv/understudy/internal/command"
+	"github.com/understudy-kv/understudy/internal/engine"
+	"github.com/understudy-kv/understudy/internal/resp"
+)
+
+// Sink takes a session's replies, in order.
+type Sink interface {
+	// Writer is where replies are appended. Its buffer may be exchanged for another by Flush.
+	Writer() *resp.Writer
+	// Flush sends what Writer holds and empties it. It may block as long as the client does not read.
+	Flush() error
+	// Send sends b behind what Writer holds, without copying it there. b is the caller's again on return.
+	Send(b []byte) error
+}
+
+// Hook answers the commands that are not the keyspace's own: PING, CLIENT, INFO and so on.
+type Hook interface {
+	// Command appends the reply of one command to w. The commands before it have been executed, and their replies are
+	// in w or were sent. It returns true if the connection is to end behind this reply.
+	Command(c *command.Command, args [][]byte, w *resp.Writer) (end bool)
+}
+
+// Session is what one connection has with the keyspace: its protocol version, its transaction and watched keys, and what
+// it has written. One goroutine at a time may use it.
+type Session struct {
+	ks   *Keyspace
+	hook Hook
+	// Proto is the protocol version of replies, 2 or 3.
+	Proto int
+
+	reply   ReplyMode
+	multi   multi
+	watch   *watcher
+	watches []watchedKey
+	watchOn *set
+	written []uint64 // by shard: offset behind the session's last write
+	inExec  bool
+
+	round  round
+	on     *set // what the present pipeline runs against
+	plan   []entry
+	at     int      // first entry of plan that was not replied to
+	lit    []byte   // replies that need no shard
+	args   [][]byte // arguments of split commands
+	shares []*part  // of split commands
+	byID   []*part  // the pipeline's parts by shard; nil where it has none
+	parts  []*part  // the same, in the order of their first use
+}
+
+// ReplyMode is what CLIENT REPLY sets.
+type ReplyMode uint8
+
+// The modes: every reply is sent; none is; the next one is not.
+const (
+	ReplyOn ReplyMode = iota
+	ReplyOff
+	ReplySkip
+)
+
+// round counts the parts that the shards still work at.
+type round struct {
+	left  atomic.Int32
+	ready chan struct{} // capacity 1: left has become 0
+}
+
+func (r *round) arrive() {
+	if r.left.Add(-1) == 0 {
+		r.ready <- struct{}{}
+	}
+}
+
+// entry is one command of the plan: where its reply comes from. Exactly one of part, split and the literal is used.
+type entry struct {
+	cmd      *command.Command
+	part     *part // the one shard that answers
+	args     [][]byte
+	from, to int  // of shares if split, of lit otherwise
+	split    bool // the replies of several shards are merged
+	mute     bool // CLIENT REPLY: nothing is sent
+}
+
+// NewSession makes a session that speaks RESP2. hook may be nil: then only the keyspace's own commands exist.
+func (k *Keyspace) NewSession(hook Hook) *Session {
+	return &Session{ks: k, hook: hook, Proto: 2, round: round{ready: make(chan struct{}, 1)}}
+}
+
+// Close ends the session: its watched keys are given up. It does not wait.
+func (s *Session) Close() { s.unwatch() }
+
+// Reset is the keyspace's part of RESET: protocol 2, no transaction, no watched keys, replies on.
+func (s *Session) Reset() {
+	s.Proto, s.reply = 2, ReplyOn
+	s.multi.end()
+	s.unwatch()
+}
+
+// SetReply sets the reply mode, from the next command on.
+func (s *Session) SetReply(m ReplyMode) { s.reply = m }
+
+// InMulti reports how many commands are queued, or -1 outside a transaction.
+func (s *Session) InMulti() int {
+	if !s.multi.open {
+		return -1
+	}
+	return len(s.multi.queue)
+}
+
+// InExec reports whether the command that the hook is answering belongs to a transaction: it must not wait then.
+func (s *Session) InExec() bool { return s.inExec }
+
+// Written is, by shard, the offset behind the session's last write there; 0 where it wrote nothing, and short where it
+// never did. It is valid until the next Exec.
+func (s *Session) Written() []uint64 { return s.written }
+
+// Memory is what the session holds between pipelines, in bytes, without its watched keys.
+func (s *Session) Memory() int { return s.multi.bytes + cap(s.lit) + 24*cap(s.args) }
+
+// Exec executes the commands and gives their replies to the sink, in order. Commands on different shards run side by
+// side; those on one shard run in order; a command that needs more than one shard's consent, or none, waits for those
+// before it. It returns end when a hook ended the connection, which skips the commands behind; err is the sink's, and the
+// rest of the commands may or may not have been executed then.
+func (s *Session) Exec(cmds [][][]byte, sink Sink) (end bool, err error) {
+	s.on = s.ks.set.Load()
+	s.ks.Stats.Commands.Add(uint64(len(cmds)))
+	sink.Writer().Proto = s.Proto
+	for _, args := range cmds {
+		c, refused := command.Find(args)
+		if refused == "" && c.Run != nil && !s.multi.open && s.reply == ReplyOn && s.route(c, args) {
+			continue
+		}
+		if end, err = s.slow(c, refused, args, sink); end || err != nil {
+			break
+		}
+	}
+	if flushed := s.flush(sink); err == nil {
+		err = flushed
+	}
+	s.on = nil
+	return end, err
+}
+
+// slow takes a command that is not just routed: refused, queued, the keyspace's own, or the hook's.
+func (s *Session) slow(c *command.Command, refused string, args [][]byte, sink Sink) (end bool, err error) {
+	mute := s.reply != ReplyOn
+	if s.reply == ReplySkip {
+		s.reply = ReplyOn
+	}
+	if refused == "" {
+		refused = s.refusal(c)
+	}
+	if refused != "" {
+		s.ks.Stats.Errors.Add(1)
+		s.multi.spoil()
+		s.literal(refused, mute)
+		return false, nil
+	}
+	if s.multi.open && !controls[c.Name] {
+		s.literal(s.multi.push(c, args), mute)
+		return false, nil
+	}
+	if first, _, _ := c.Keys(len(args)); c.Run != nil && first > 0 {
+		if s.route(c, args) {
+			s.plan[len(s.plan)-1].mute = mute
+			return false, nil
+		}
+		// The command concerns several shards as one: everything before it must have happened.
+		return false, s.barrier(sink, mute, func(w *resp.Writer) { s.across(c, args, w) })
+	}
+	err = s.barrier(sink, mute, func(w *resp.Writer) { end = s.own(c, args, w, sink) })
+	return end, err
+}
+
+// refusal is why the command is neither executed nor queued now, or "".
+func (s *Session) refusal(c *command.Command) string {
+	switch {
+	case s.multi.open && c.Flags&command.NoMulti != 0:
+		return errNoMulti
+	case c.Name == "exec":
+		return "" // it says itself what it cannot do
+	}
+	return s.on.refusal(c)
+}
+
+// barrier executes what was planned, then runs f with the sink's writer.
+func (s *Session) barrier(sink Sink, mute bool, f func(*resp.Writer)) error {
+	if err := s.flush(sink); err != nil {
+		return err
+	}
+	w := sink.Writer()
+	if mute {
+		w = &resp.Writer{Proto: s.Proto}
+	}
+	f(w)
+	s.on = s.ks.set.Load()
+	sink.Writer().Proto = s.Proto
+	if len(sink.Writer().Buf) >= s.ks.opts.ReplyBytes {
+		return sink.Flush()
+	}
+	return nil
+}
+
+// literal plans a reply that is known: an error, or +QUEUED for "".
+func (s *Session) literal(text string, mute bool) {
+	from := len(s.lit)
+	w := resp.Writer{Buf: s.lit, Proto: s.Proto}
+	if text == "" {
+		w.Simple("QUEUED")
+	} else {
+		w.Error(text)
+	}
+	s.lit = w.Buf
+	s.plan = append(s.plan, entry{from: from, to: len(s.lit), mute: mute})
+}
+
+// route plans a command that one shard answers, or that is split among shards. It returns false, and plans nothing, for
+// a command that it must not send on its way: without a key, refused, or on several shards as one.
+func (s *Session) route(c *command.Command, args [][]byte) bool {
+	n := len(s.on.shards)
+	if n == 0 || s.on.readOnly || s.on.stale {
+		if s.on.refusal(c) != "" {
+			return false
+		}
+	}
+	first, last, stride := c.Keys(len(args))
+	if first == 0 {
+		return false
+	}
+	if first == last || n == 1 {
+		id := 0
+		if n > 1 {
+			id = s.shardOf(args[first])
+		}
+		s.single(c, args, id)
+		return true
+	}
+	id := s.shardOf(args[first])
+	for i := first + stride; i <= last; i += stride {
+		if s.shardOf(args[i]) != id {
+			if c.Merge == command.MergeNone {
+				return false
+			}
+			s.split(c, args, first, last, stride)
+			return true
+		}
+	}
+	s.single(c, args, id)
+	return true
+}
+
+func (s *Session) shardOf(key []byte) int {
+	return engine.ShardOf(engine.Slot(key), len(s.on.shards))
+}
+
+func (s *Session) single(c *command.Command, args [][]byte, id int) {
+	p := s.partOf(id)
+	p.steps = append(p.steps, step{c, args})
+	s.plan = append(s.plan, entry{cmd: c, part: p})
+}
+
+// partOf gives the pipeline's part on a shard.
+func (s *Session) partOf(id int) *part {
+	if n := len(s.on.shards); len(s.byID) < n {
+		s.byID = append(s.byID, make([]*part, n-len(s.byID))...)
+	}
+	p := s.byID[id]
+	if p == nil {
+		p = s.ks.part()
+		p.round, p.shard, p.on, p.watch = &s.round, id, s.on.shards[id], s.on.tables[id]
+		p.out.Proto = s.Proto
+		p.replyLimit = max(s.ks.opts.ReplyBytes/len(s.on.shards), 64<<10)
+		s.byID[id] = p
+		s.parts = append(s.parts, p)
+	}
+	return p
+}
