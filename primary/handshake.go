@@ -1,0 +1,182 @@
+package primary
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/understudy-kv/understudy/backlog"
+	"github.com/understudy-kv/understudy/slottable"
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// serve is one connection from its first byte to its last.
+func (s *Server) serve(p *port, conn net.Conn) {
+	defer conn.Close()
+	if p.pending.add(conn) {
+		p.refused(refusedCrowded)
+	}
+	if s.ctx.Err() != nil {
+		p.pending.remove(conn) // it may have come behind closeAll
+		return
+	}
+	l := newLink(conn)
+	h, v, err := readHello(l)
+	p.pending.remove(conn)
+	log := s.log.With("shard", p.ID(), "address", conn.RemoteAddr().String())
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
+		return // by pending
+	}
+	if err != nil {
+		p.refused(refusedGarbage)
+		log.Debug("closed a connection that sent no HELLO", "error", err)
+		return
+	}
+	if err := tune(conn); err != nil {
+		log.Warn("TCP_USER_TIMEOUT could not be set", "error", err)
+	}
+	o := &opening{verdict: v}
+	if v.Code == "" {
+		o = s.open(p, h, conn.RemoteAddr().String())
+	}
+	log = log.With("replica", h.Replica.String())
+	if o.verdict.Action == Refuse {
+		p.refused(string(o.verdict.Code))
+		log.Warn("replica refused", "code", o.verdict.Code, "reason", o.verdict.Text)
+		r := wire.Refusal{Version: wire.Version, Code: o.verdict.Code, Text: o.verdict.Text, Shards: uint32(len(s.ports))}
+		if err := l.write(wire.AppendRefusal(nil, wire.KindRefuse, r)); err != nil {
+			log.Debug("refusal not sent", "error", err)
+		}
+		return
+	}
+	newSession(s, p, l, h, o, log).run()
+}
+
+// readHello reads the HELLO, and nothing else. A HELLO that cannot be understood gets a verdict; what is not even one
+// gets no answer.
+func readHello(l *link) (h wire.Hello, v Verdict, err error) {
+	f, err := l.read(helloLimit, time.Now().Add(HandshakeTimeout))
+	if err != nil {
+		return h, v, err
+	}
+	if f.Kind != wire.KindHello {
+		return h, v, fmt.Errorf("%w: it began with a %s frame", errProtocol, f.Kind)
+	}
+	h, err = wire.ParseHello(f.Payload)
+	if err != nil {
+		code := wire.CodeProtocol
+		if h.Version != wire.Version {
+			code = wire.CodeVersion
+		}
+		return h, refuse(code, "this primary speaks protocol version %d and cannot read the HELLO of version %d: %v", wire.Version, h.Version, err), nil
+	}
+	return h, v, nil
+}
+
+// opening is an accepted handshake, or a refused one.
+type opening struct {
+	verdict   Verdict
+	session   slottable.Session
+	log       *backlog.Log
+	lineage   wire.Lineage
+	published uint64
+	reader    *backlog.Reader // Resume: open at the position
+	snapshot  *snapshot       // FullSync: acquired
+}
+
+// open decides, and attaches the slot. The reader is opened first and everything else is read while it is open, so there
+// is one moment for which the verdict holds (pitfall 1). Between the reader and the slot, the log may still be trimmed;
+// the slot holds it, so after that one look tells whether it came in time.
+func (s *Server) open(p *port, h wire.Hello, address string) *opening {
+	const tries = 5
+	for range tries {
+		o := &opening{log: p.Log(), lineage: p.Lineage()}
+		hold := Held
+		if !h.Position.IsZero() {
+			var err error
+			if o.reader, err = o.log.NewReader(h.Position.Offset); err != nil {
+				if hold, err = holdOf(err); err != nil {
+					o.verdict = refuse(wire.CodeFailed, "shard %d cannot be read at %d: %v", p.ID(), h.Position.Offset, err)
+					return o
+				}
+			}
+		}
+		o.published = o.log.Published()
+		if p.Log() != o.log || !p.Lineage().Equal(o.lineage) {
+			o.closeReader()
+			continue
+		}
+		o.verdict = Decide(h, Facts{
+			Node: s.opts.Node, Cluster: s.opts.Cluster, Shard: uint32(p.ID()), Shards: uint32(len(s.ports)), Format: s.opts.Format,
+			Auth: s.opts.Authenticate(h.User, h.Password), Lineage: o.lineage, Published: o.published, Hold: hold,
+		})
+		if o.verdict.Action != Resume {
+			o.closeReader()
+		}
+		if o.verdict.Action == Refuse || s.attach(p, h, o, address) {
+			return o
+		}
+		o.closeReader()
+	}
+	return &opening{verdict: refuse(wire.CodeBusy, "shard %d is changing too fast to decide; try again", p.ID())}
+}
+
+func (o *opening) closeReader() {
+	if o.reader != nil {
+		o.reader.Close()
+		o.reader = nil
+	}
+}
+
+// attach opens the slot's session. It reports false if the log lost the position meanwhile, and the decision must be
+// made again.
+func (s *Server) attach(p *port, h wire.Hello, o *opening, address string) bool {
+	a := slottable.Attachment{
+		Shard: p.ID(), Replica: h.Replica, Nonce: h.Nonce, Address: address, Announce: h.Announce,
+		Start: o.verdict.Position.Offset, Syncing: o.verdict.Action == FullSync,
+	}
+	if a.Syncing {
+		a.Start = p.snapshots.start(h.Snapshot)
+	}
+	s.present(p)
+	now := s.now()
+	s.mu.Lock()
+	opened, replaced, err := s.mu.table.Attach(a, now)
+	old := s.mu.sessions[replaced]
+	s.mu.Unlock()
+	if err != nil {
+		o.closeReader()
+		o.verdict = verdictOf(err)
+		return true
+	}
+	if old != nil {
+		old.end(errReplaced)
+	}
+	o.session = opened
+	if a.Syncing {
+		o.snapshot = p.snapshots.acquire(h.Snapshot)
+		return true
+	}
+	if o.log.Bounds().Oldest > a.Start {
+		s.mu.Lock()
+		s.mu.table.Detach(opened, now)
+		s.mu.Unlock()
+		return false
+	}
+	return true
+}
+
+// holdOf turns what opening a reader said into a fact; an error that is none comes back.
+func holdOf(err error) (Hold, error) {
+	switch {
+	case errors.Is(err, backlog.ErrEvicted):
+		return Evicted, nil
+	case errors.Is(err, backlog.ErrFuture):
+		return Beyond, nil
+	case errors.Is(err, backlog.ErrMisaligned):
+		return Misaligned, nil
+	}
+	return 0, err
+}

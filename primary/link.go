@@ -1,0 +1,155 @@
+package primary
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// The limits of a link in time. They are part of the protocol: both sides count on them.
+const (
+	// HandshakeTimeout is how long a connection may take for its whole HELLO.
+	HandshakeTimeout = 10 * time.Second
+	// SilenceTimeout is how long an accepted replica may say nothing at all.
+	SilenceTimeout = 10 * time.Second
+	// WriteTimeout is how long a write may be stuck without one byte of progress.
+	WriteTimeout = 10 * time.Second
+	// HeartbeatInterval is the time between two heartbeats.
+	HeartbeatInterval = time.Second
+	// byeTimeout is what a session that ends leaves its last write.
+	byeTimeout = time.Second
+)
+
+// Limits of what is read, in bytes of payload.
+const (
+	maxFetch = 8 << 20 // room for 700,000 files
+	maxSmall = 64 << 10
+)
+
+var (
+	errSilent = errors.New("the replica was silent")
+	errStuck  = errors.New("a write to the replica was stuck")
+)
+
+// link is one connection: frames in, bytes out. One goroutine reads and one writes; end may be called by any.
+type link struct {
+	conn  net.Conn
+	ended atomic.Bool
+
+	buf  []byte // read and not yet used: buf[from:to]
+	from int
+	to   int
+}
+
+func newLink(conn net.Conn) *link { return &link{conn: conn, buf: make([]byte, 4<<10)} }
+
+// read returns the next frame, which is valid until the next call. The peer must have sent all of it by the deadline;
+// with a zero deadline it must only never be silent for [SilenceTimeout]. limit is the largest payload of a kind that
+// is believed: no buffer grows because of what a peer announces, only with what it has sent.
+func (l *link) read(limit func(wire.Kind) uint32, deadline time.Time) (wire.Frame, error) {
+	for {
+		have := l.buf[l.from:l.to]
+		h, err := wire.ParseHeader(have)
+		if err == nil {
+			if most := limit(h.Kind); h.Length > most {
+				return wire.Frame{}, fmt.Errorf("%w: a %s frame of %d bytes, at most %d here", wire.ErrTooLarge, h.Kind, h.Length, most)
+			}
+			var f wire.Frame
+			if f, err = wire.ParseFrame(have); err == nil {
+				l.from += len(f.Raw)
+				return f, nil
+			}
+		}
+		if !errors.Is(err, wire.ErrShort) {
+			return wire.Frame{}, err
+		}
+		if err := l.fill(deadline); err != nil {
+			return wire.Frame{}, err
+		}
+	}
+}
+
+// fill reads more bytes, and makes room for them first.
+func (l *link) fill(deadline time.Time) error {
+	switch {
+	case l.from == l.to:
+		l.from, l.to = 0, 0
+	case l.to == len(l.buf) && l.from > 0:
+		l.to = copy(l.buf, l.buf[l.from:l.to])
+		l.from = 0
+	}
+	if l.to == len(l.buf) {
+		l.buf = append(l.buf, make([]byte, len(l.buf))...)
+	}
+	if deadline.IsZero() {
+		deadline = time.Now().Add(SilenceTimeout)
+	}
+	if err := l.conn.SetReadDeadline(deadline); err != nil {
+		return err
+	}
+	n, err := l.conn.Read(l.buf[l.to:])
+	l.to += n
+	if n > 0 {
+		return nil
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w for %v", errSilent, SilenceTimeout)
+	}
+	return err
+}
+
+// write sends all of b. It fails with errStuck when not one byte goes out for WriteTimeout; a slow link that moves is
+// left alone, however long b is (pitfalls 29, 31).
+func (l *link) write(b []byte) error {
+	for {
+		timeout := WriteTimeout
+		if err := l.conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+			return err
+		}
+		// end stores first and sets its deadline afterwards, so whichever of us comes last, the short one holds.
+		if l.ended.Load() {
+			timeout = byeTimeout
+			if err := l.conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+				return err
+			}
+		}
+		n, err := l.conn.Write(b)
+		b = b[n:]
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if n == 0 || l.ended.Load() {
+			return fmt.Errorf("%w for %v", errStuck, timeout)
+		}
+	}
+}
+
+// end gives whatever is being written a last second.
+func (l *link) end() {
+	l.ended.Store(true)
+	l.conn.SetWriteDeadline(time.Now().Add(byeTimeout)) // fails only on a closed connection
+}
+
+// helloLimit admits only a HELLO, of a size that needs no trust.
+func helloLimit(k wire.Kind) uint32 {
+	if k == wire.KindHello {
+		return wire.MaxHandshake
+	}
+	return 0
+}
+
+// sessionLimit admits what a replica has to say.
+func sessionLimit(k wire.Kind) uint32 {
+	if k == wire.KindFetch {
+		return maxFetch
+	}
+	return maxSmall
+}

@@ -1,0 +1,149 @@
+package primary
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// session is one accepted replica on one shard.
+type session struct {
+	server *Server
+	port   *port
+	link   *link
+	hello  wire.Hello
+	*opening
+	logger hclog.Logger
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc // the first cause is the session's end
+
+	// The listener hands FETCH frames to the feeder. A replica sends the next one when the last was answered; more
+	// than fits is a protocol error, so the listener never waits for the feeder.
+	fetches chan wire.Fetch
+
+	sent     atomic.Uint64 // offset behind what the feeder has begun to write
+	progress progress
+
+	// What follows belongs to the feeder.
+	out  []byte // the frame being built
+	due  time.Time
+	hash wire.Digest
+	torn bool // a frame was written in part: nothing else may follow it
+}
+
+func newSession(s *Server, p *port, l *link, h wire.Hello, o *opening, logger hclog.Logger) *session {
+	c := &session{server: s, port: p, link: l, hello: h, opening: o, logger: logger, fetches: make(chan wire.Fetch, 4)}
+	c.ctx, c.cancel = context.WithCancelCause(s.ctx)
+	return c
+}
+
+// run serves the session until it ends. It is the session's listener.
+func (c *session) run() {
+	s := c.server
+	s.mu.Lock()
+	s.mu.sessions[c.session] = c
+	s.mu.Unlock()
+	// The server's end must reach a feeder that is stuck in a write.
+	stop := context.AfterFunc(c.ctx, c.link.end)
+	fed := make(chan struct{})
+	// The feeder is the only writer. It ends with the session's context, or with an error of its own; run waits for it.
+	go func() {
+		defer close(fed)
+		c.end(c.feed())
+		c.bye()
+		c.link.conn.Close() // wakes the listener
+	}()
+	c.end(c.listen())
+	<-fed
+	stop()
+
+	now := s.now()
+	s.mu.Lock()
+	delete(s.mu.sessions, c.session)
+	s.mu.table.Detach(c.session, now)
+	s.mu.Unlock()
+	c.closeReader()
+	if c.snapshot != nil {
+		c.port.snapshots.release(c.snapshot)
+	}
+	cause := context.Cause(c.ctx)
+	c.logger.Log(classify(cause).level, "session ended", "reason", cause, "sent", c.sent.Load())
+}
+
+// end ends the session. The first reason is the one that the peer and the log are told.
+func (c *session) end(err error) {
+	c.cancel(err)
+	c.link.end()
+}
+
+// listen reads what the replica says. There is no other reader (pitfall 35).
+func (c *session) listen() error {
+	for {
+		f, err := c.link.read(sessionLimit, time.Time{})
+		if err != nil {
+			return err
+		}
+		switch f.Kind {
+		case wire.KindAck:
+			a, err := wire.ParseAck(f.Payload)
+			if err != nil {
+				return err
+			}
+			if err := c.server.ack(c.session, c.sent.Load(), a); err != nil {
+				return err
+			}
+		case wire.KindFetch:
+			fetch, err := wire.ParseFetch(f.Payload)
+			if err != nil {
+				return err
+			}
+			if c.snapshot == nil {
+				return protocol("a FETCH in a session without a full sync")
+			}
+			select {
+			case c.fetches <- fetch:
+			default:
+				return protocol("a FETCH before the last ones were answered")
+			}
+		case wire.KindBye:
+			r, err := wire.ParseRefusal(f.Kind, f.Payload)
+			if err != nil {
+				return err
+			}
+			return fmt.Errorf("%w: %s: %s", errLeft, r.Code, r.Text)
+		default:
+			if f.Kind < wire.KindOptional {
+				return protocol("a %s frame from a replica", f.Kind)
+			}
+		}
+	}
+}
+
+// bye tells the replica why, if it can still be told.
+func (c *session) bye() {
+	cause := context.Cause(c.ctx)
+	code := classify(cause).code
+	if code == "" || c.torn {
+		return
+	}
+	r := wire.Refusal{Version: wire.Version, Code: code, Text: cause.Error()}
+	if err := c.link.write(wire.AppendRefusal(nil, wire.KindBye, r)); err != nil {
+		c.logger.Debug("the reason could not be sent", "error", err)
+	}
+}
+
+// write sends one whole frame. What is not sent whole leaves the stream torn.
+func (c *session) write(frame []byte) error {
+	c.torn = true
+	if err := c.link.write(frame); err != nil {
+		return err
+	}
+	c.torn = false
+	return nil
+}

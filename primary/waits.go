@@ -1,0 +1,65 @@
+package primary
+
+import (
+	"context"
+	"slices"
+
+	"github.com/understudy-kv/understudy/slottable"
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// waiter is one WAIT. It is woken by the ack that satisfies it, and by no other.
+type waiter struct {
+	offsets []uint64
+	n       int
+	level   slottable.Level
+	done    chan struct{}
+}
+
+// WaitAcked returns how many distinct replicas have acked, at the level and in the present generation, everything
+// before offsets[i] on every shard i, as soon as that is at least n or ctx ends. An offset of 0 asks nothing of its
+// shard. Only live sessions count.
+func (s *Server) WaitAcked(ctx context.Context, offsets []uint64, n int, level slottable.Level) int {
+	s.mu.Lock()
+	count := s.mu.table.Count(offsets, level)
+	if count >= n || ctx.Err() != nil {
+		s.mu.Unlock()
+		return count
+	}
+	w := &waiter{offsets: offsets, n: n, level: level, done: make(chan struct{})}
+	s.mu.waiters = append(s.mu.waiters, w)
+	s.mu.Unlock()
+
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+	case <-s.ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.Index(s.mu.waiters, w); i >= 0 {
+		s.mu.waiters = slices.Delete(s.mu.waiters, i, i+1)
+	}
+	return s.mu.table.Count(offsets, level)
+}
+
+// ack takes a session's ack and wakes whom it satisfies. sent is how far the stream was handed to the connection.
+func (s *Server) ack(session slottable.Session, sent uint64, a wire.Ack) error {
+	now := s.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.mu.table.Sent(session, sent); err != nil {
+		return err
+	}
+	if err := s.mu.table.Ack(session, a, now); err != nil {
+		return err
+	}
+	s.mu.waiters = slices.DeleteFunc(s.mu.waiters, func(w *waiter) bool {
+		if s.mu.table.Count(w.offsets, w.level) < w.n {
+			return false
+		}
+		close(w.done)
+		return true
+	})
+	return nil
+}
