@@ -59,6 +59,7 @@ func (e *Engine) inspect(dir string) (wire.Position, error) {
 	p := pebbleOptions(e.o, e.o.FS)
 	p.ReadOnly, p.ErrorIfNotExists = true, true
 	h := newHealth(dir, e.o, &gate{closing: make(chan struct{})})
+	h.onError = func(err error) { e.health.fail(errors.Unwrap(err)) } // its files are the engine's own
 	p.Logger, p.EventListener = h, h.listener(func() {})
 	db, err := pebble.Open(dir, p)
 	if err != nil {
