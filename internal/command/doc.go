@@ -17,7 +17,7 @@
 //     same arguments on the same data at the same Now give the same mutation (pitfall 23).
 //  3. All reads and writes go through the one Tx that [Ctx.Tx] returns for the key (pitfall 27), so a handler works
 //     alike in a group of one shard and in an exclusive section over several shards (RENAME, COPY, MSETNX, EXEC).
-//  4. It never holds a value of Get over the next call to the same Tx: it copies to the Ctx's scratch first.
+//  4. It never holds a value of Get over the next Get of the same Tx: it copies to the Ctx's scratch first.
 //  5. A storage error shows as an absent key; whoever runs the handler checks [engine.Tx.Err] behind it, rolls back, and
 //     replaces the reply.
 //

@@ -95,7 +95,7 @@ func setDeadline(c *Ctx, unit timeUnit, absolute bool) {
 	if at <= tx.Now() {
 		tx.Delete(key)
 	} else {
-		tx.Set(key, engine.Record{Type: r.Type, Deadline: at, Value: c.concat(r.Value)})
+		tx.Set(key, engine.Record{Type: r.Type, Deadline: at, Value: r.Value})
 	}
 	c.Out.Int(1)
 }
@@ -108,7 +108,7 @@ func persist(c *Ctx) {
 		c.Out.Int(0)
 		return
 	}
-	tx.Set(key, engine.Record{Type: r.Type, Value: c.concat(r.Value)})
+	tx.Set(key, engine.Record{Type: r.Type, Value: r.Value})
 	c.Out.Int(1)
 }
 
@@ -135,7 +135,7 @@ func replyTTL(c *Ctx, absolute bool, unit timeUnit) {
 		n = max(n-tx.Now(), 0)
 	}
 	if unit == seconds {
-		n = (n + 500) / 1000
+		n = int64((uint64(n) + 500) / 1000) // n is not negative, and n+500 may be over the largest int64
 	}
 	c.Out.Int(n)
 }

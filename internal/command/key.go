@@ -64,8 +64,8 @@ func moveKey(c *Ctx, nx bool) bool {
 		}
 		return true
 	}
-	r.Value = c.concat(r.Value)
 	if nx {
+		r.Value = c.concat(r.Value)
 		if _, taken := dst.Get(to); taken {
 			c.Out.Int(0)
 			return false
@@ -103,9 +103,9 @@ func copyKey(c *Ctx) {
 		c.Out.Int(0)
 		return
 	}
-	r.Value = c.concat(r.Value)
 	dst := c.Tx(to)
 	if !replace {
+		r.Value = c.concat(r.Value)
 		if _, taken := dst.Get(to); taken {
 			c.Out.Int(0)
 			return

@@ -97,7 +97,7 @@ func getEx(c *Ctx) {
 	case o.time != nil && o.absolute && at <= tx.Now():
 		tx.Delete(key)
 	case o.time != nil, o.persist && r.Deadline != 0:
-		tx.Set(key, engine.Record{Type: r.Type, Deadline: at, Value: c.concat(r.Value)})
+		tx.Set(key, engine.Record{Type: r.Type, Deadline: at, Value: r.Value})
 	}
 }
 
