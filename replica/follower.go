@@ -196,15 +196,20 @@ func (f *Follower) switchTo(n int) error {
 	return nil
 }
 
-// WaitCaughtUp returns once every shard has applied everything that the primary had when the call was made: each has
-// heard a later heartbeat, which comes once a second, and has applied up to it. It returns ctx's error if that ends
-// first, with what was missing.
+// WaitCaughtUp returns once every shard has applied everything that the primary had when the call was made. It takes one
+// to two seconds: of the heartbeats that come once a second, the first one after the call may have been on its way
+// already, so a shard's second one counts, or the first one of a session that began after the call. It returns ctx's
+// error if that ends first, with what was missing.
 func (f *Follower) WaitCaughtUp(ctx context.Context) error {
 	since := f.now()
+	counts := map[*runner]uint64{}
+	for _, r := range f.runners() {
+		counts[r] = r.figures().AllHeartbeats
+	}
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		missing := f.behind(since)
+		missing := f.behind(since, counts)
 		if missing == nil {
 			return nil
 		}
@@ -218,21 +223,27 @@ func (f *Follower) WaitCaughtUp(ctx context.Context) error {
 	}
 }
 
-// behind says which shard has not caught up with a heartbeat from after since, or nil.
-func (f *Follower) behind(since time.Duration) error {
+// behind says which shard has not caught up with what the primary had at since, or nil.
+func (f *Follower) behind(since time.Duration, counts map[*runner]uint64) error {
 	f.mu.Lock()
 	runners, shards := append([]*runner(nil), f.mu.runners...), f.mu.shards
 	f.mu.Unlock()
-	if len(runners) != shards {
+	if shards == 0 || len(runners) != shards {
 		return errors.New("the primary has not been heard yet")
 	}
 	for _, r := range runners {
-		r.mu.Lock()
-		g := r.mu.link.Figures(f.now())
-		r.mu.Unlock()
-		if g.State != StateStreaming || g.Heartbeats == 0 || g.ClockAt < since || g.Applied < g.PrimaryOffset {
+		g := r.figures()
+		fresh := g.Heartbeats > 0 && (g.Began > since || g.AllHeartbeats >= counts[r]+2)
+		if g.State != StateStreaming || !fresh || g.Applied < g.PrimaryOffset {
 			return fmt.Errorf("shard %d is %s at offset %d, the primary at %d", r.id, g.State, g.Applied, g.PrimaryOffset)
 		}
 	}
 	return nil
+}
+
+// runners is a copy that stays as it is.
+func (f *Follower) runners() []*runner {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]*runner(nil), f.mu.runners...)
 }

@@ -77,7 +77,9 @@ type Figures struct {
 	PrimaryClock               int64         // microseconds since 1970, as the last heartbeat told
 	ClockAt                    time.Duration // when that was
 	Heard                      time.Duration // last heartbeat or frame
+	Began                      time.Duration // the last session: when HELLO was sent
 	Heartbeats                 uint64        // of the running session
+	AllHeartbeats              uint64        // of all sessions' streams
 	Since                      time.Duration // when the link began or ceased to stream
 	CaughtUpAt                 time.Duration // when it last knew that it had everything
 	EverCaughtUp               bool

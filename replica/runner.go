@@ -99,6 +99,12 @@ func (r *runner) step(ev Event, acts []Action) []Action {
 	return append(acts, r.mu.link.Step(ev)...)
 }
 
+func (r *runner) figures() Figures {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.link.Figures(r.f.now())
+}
+
 func (r *runner) shard() Shard {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -36,9 +36,7 @@ func lagOf(shards []status.Shard) Lag {
 
 // Status tells of every shard what the follower knows: all but the Log part.
 func (f *Follower) Status() []status.Shard {
-	f.mu.Lock()
-	runners := append([]*runner(nil), f.mu.runners...)
-	f.mu.Unlock()
+	runners := f.runners()
 	out := make([]status.Shard, len(runners))
 	for i, r := range runners {
 		out[i] = r.status(f.now())

@@ -13,8 +13,7 @@ import (
 func (l *Link) dialed(ev Event) {
 	l.setState(StateHandshake)
 	l.began, l.position, l.durable = l.now, ev.Position, ev.Durable
-	l.figures.Heartbeats = 0
-	l.figures.Sync = nil
+	l.figures.Heartbeats, l.figures.Began = 0, l.now
 	l.do(Action{Kind: ActionHello, Position: ev.Position, Lineage: ev.Lineage, Snapshot: ev.Snapshot})
 }
 
@@ -168,6 +167,7 @@ func (l *Link) hear(h *wire.Heartbeat) {
 	f.Pending = h.Pending
 	f.PrimaryClock, f.ClockAt, f.Heard = h.Clock, l.now, l.now
 	f.Heartbeats++
+	f.AllHeartbeats++
 }
 
 func (l *Link) wasApplied(ev Event) {
