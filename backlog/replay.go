@@ -12,7 +12,7 @@ import (
 // ErrFuture, ErrMisaligned or a [*CorruptError].
 func (l *Log) Replay(from uint64, f func(wire.Frame) error) error {
 	end := l.published.Load()
-	buf := make([]byte, 0, scanChunk)
+	var buf []byte
 	for from < end {
 		s, pos, err := l.locate(from)
 		if err != nil {

@@ -25,9 +25,9 @@ func scanAll(fs vfs.FS, segments []found, shard uint32) error {
 		turn   atomic.Int64
 		errs   = make([]error, len(segments))
 		worker = func() {
-			buf := make([]byte, scanChunk)
+			var buf []byte
 			for i := int(turn.Add(1)) - 1; i < len(segments); i = int(turn.Add(1)) - 1 {
-				errs[i] = scanFile(fs, &segments[i], shard, buf)
+				buf, errs[i] = scanFile(fs, &segments[i], shard, buf)
 			}
 		}
 	)
@@ -39,19 +39,23 @@ func scanAll(fs vfs.FS, segments []found, shard uint32) error {
 	return errors.Join(errs...)
 }
 
-func scanFile(fs vfs.FS, s *found, shard uint32, buf []byte) (err error) {
+// scanFile scans one segment, through a buffer that it makes larger if need be and hands back.
+func scanFile(fs vfs.FS, s *found, shard uint32, buf []byte) (_ []byte, err error) {
 	f, err := fs.Open(s.path)
 	if err != nil {
-		return err
+		return buf, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return buf, err
 	}
 	s.size = info.Size()
+	if want := int(min(s.size, scanChunk)); len(buf) < want {
+		buf = make([]byte, want)
+	}
 	in := &scanner{file: f, end: s.size, buf: buf}
-	return s.scan(in, shard)
+	return buf, s.scan(in, shard)
 }
 
 // scan reads the segment from its beginning to its first fault, or its end.

@@ -1,9 +1,9 @@
 package backlog
 
 import (
-	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -13,25 +13,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// frame builds one frame of count mutations from offset first whose values are size bytes that depend on seed.
-func frame(t testing.TB, first uint64, count, size int, seed byte) []byte {
-	var b wire.Builder
-	b.Reset()
-	value := bytes.Repeat([]byte{seed}, size)
-	for i := range count {
-		if len(value) > 8 {
-			copy(value, []byte{byte(first), byte(first >> 8), byte(i), 0x55, 0xD1})
-		}
-		b.Put([]byte{'k', byte(i)}, value)
-		b.End()
-	}
-	raw, err := b.Finish(first, int64(first)*1000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bytes.Clone(raw)
-}
 
 func options(fs vfs.FS) Options {
 	return Options{FS: fs, Dir: "log", Memory: 16 << 10, Keep: 8 << 10, Disk: 64 << 10, SegmentBytes: 4 << 10, Shard: 3,
@@ -72,7 +53,7 @@ func check(t testing.TB, l *Log) {
 func add(t testing.TB, l *Log, count, size int) []byte {
 	t.Helper()
 	first := l.Next()
-	f := frame(t, first, count, size, byte(first))
+	f := build(first, count, size)
 	if err := l.Append(f, first, first+uint64(count)); err != nil {
 		t.Fatal(err)
 	}
@@ -97,32 +78,86 @@ func drain(t testing.TB, l *Log, from uint64, limit int) []byte {
 
 func drainReader(r *Reader, upto uint64, limit int) ([]byte, error) {
 	var out []byte
+	var seen stream
 	for at, boundary := r.next, true; at < upto || !boundary; {
 		run, err := r.Next(context.Background(), limit)
+		if err == nil {
+			err = seen.add(run, limit)
+		}
 		if err != nil {
 			return out, err
 		}
-		if len(run.Bytes) == 0 || len(run.Bytes) > max(limit, minRun) {
-			return out, errors.New("a run of a bad size")
-		}
 		out = append(out, run.Bytes...)
 		at, boundary = run.Next, run.Boundary
-		if boundary != (run.Digest == digestOf(out)) {
-			return out, errors.New("a run with a wrong digest or boundary")
-		}
 	}
 	return out, nil
 }
 
-// digestOf is the digest of whole frames; of anything else it is some other value.
-func digestOf(b []byte) wire.Digest {
-	var d wire.Digest
+// stream follows runs and checks what each says of itself.
+type stream struct {
+	part   []byte // of the frame that has not ended yet
+	digest wire.Digest
+}
+
+func (s *stream) add(run Run, limit int) error {
+	if n := len(run.Bytes); n == 0 || n > max(limit, minRun) {
+		return fmt.Errorf("a run of %d bytes, at most %d", n, limit)
+	}
+	s.part = append(s.part, run.Bytes...)
+	b, next := s.part, uint64(0)
 	for len(b) > 0 {
 		f, err := wire.ParseFrame(b)
-		if err != nil {
-			return ^d
+		if errors.Is(err, wire.ErrShort) {
+			break
 		}
-		d, b = d.Add(f.CRC()), b[len(f.Raw):]
+		if err != nil {
+			return err
+		}
+		s.digest, next, b = s.digest.Add(f.CRC()), f.Next(), b[len(f.Raw):]
 	}
-	return d
+	if run.Boundary != (len(b) == 0) || run.Digest != s.digest || next != 0 && run.Next != next {
+		return fmt.Errorf("a run with boundary=%t, digest %x, next %d; %d bytes of a frame are left, digest %x, next %d",
+			run.Boundary, run.Digest, run.Next, len(b), s.digest, next)
+	}
+	s.part = append(s.part[:0], b...)
+	return nil
+}
+
+// hookFS lets a test get between the log and its files.
+type hookFS struct {
+	vfs.FS
+	write func(name string, b []byte) (int, error) // how much of b to write, and then what to return
+	sync  func(name string) error
+}
+
+func (h *hookFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
+	f, err := h.FS.OpenReadWrite(name, c, o...)
+	if err != nil {
+		return nil, err
+	}
+	return &hookFile{f, h, name}, nil
+}
+
+type hookFile struct {
+	vfs.File
+	fs   *hookFS
+	name string
+}
+
+func (f *hookFile) WriteAt(b []byte, off int64) (int, error) {
+	n, err := len(b), error(nil)
+	if f.fs.write != nil {
+		n, err = f.fs.write(f.name, b)
+	}
+	m, werr := f.File.WriteAt(b[:n], off)
+	return m, errors.Join(err, werr)
+}
+
+func (f *hookFile) SyncData() error {
+	if f.fs.sync != nil {
+		if err := f.fs.sync(f.name); err != nil {
+			return err
+		}
+	}
+	return f.File.SyncData()
 }
