@@ -69,7 +69,7 @@ var importRules = []importRule{
 		why: "resp is a format, useful without the rest",
 	},
 	{
-		of: "internal/command", never: []string{everything, "net", "os"}, unless: []string{"internal/command", "internal/resp", "internal/engine", "wire"},
+		of: "internal/command", never: []string{everything, "net", "os"}, unless: []string{"internal/command", "internal/resp", "internal/glob", "internal/engine", "wire"},
 		why: "a command is a function from arguments to a reply and a mutation; it reaches no socket, file, log or shard",
 	},
 	{
@@ -85,7 +85,7 @@ var importRules = []importRule{
 		why: "the router sends commands to shards, whatever the role of the node",
 	},
 	{
-		of: "e2e", never: []string{everything}, unless: []string{"e2e", "internal/status", "internal/faultproxy", "internal/ports", "internal/resp", "internal/command/commandtest"}, tests: true,
+		of: "e2e", never: []string{everything}, unless: []string{"e2e", "internal/status", "internal/faultproxy", "internal/ports", "internal/resp", "internal/eventually", "internal/command/commandtest"}, tests: true,
 		why: "e2e drives the built binaries only: what it needs from a package, users of the binaries would need too",
 	},
 	{

@@ -76,8 +76,10 @@ func Load(root string) ([]*File, error) {
 // Package is the folder that the file is in, "." for the root.
 func (f *File) Package() string { return path.Dir(f.Path) }
 
-// Test reports whether the file is only built for tests.
-func (f *File) Test() bool { return strings.HasSuffix(f.Path, "_test.go") }
+// Test reports whether the file is only built for tests: it is one, or its package's name says that it helps them.
+func (f *File) Test() bool {
+	return strings.HasSuffix(f.Path, "_test.go") || strings.HasSuffix(f.AST.Name.Name, "test")
+}
 
 // Line is the line number of a position.
 func (f *File) Line(p token.Pos) int { return f.fset.Position(p).Line }

@@ -1,0 +1,203 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/understudy-kv/understudy/internal/ports"
+	"github.com/understudy-kv/understudy/internal/status"
+)
+
+// A node is a data directory and addresses, and the process that runs on them, if any.
+type node struct {
+	t    *testing.T
+	name string // also the command's: "primary" or "replica", perhaps with a number behind it
+	role string
+	dir  string
+	logs string
+	addr string // RESP
+	base int    // primary: replication port of shard 0
+	args []string
+	proc *process
+	rdb  *redis.Client
+}
+
+var nodes sync.Map // *testing.T of each test that has a node -> its log folder
+
+// newNode prepares a node without starting it. Its directory and its logs end with the test.
+func newNode(t *testing.T, role, name string, args ...string) *node {
+	t.Helper()
+	root, loaded := nodes.Load(t)
+	if !loaded {
+		root = t.TempDir()
+		nodes.Store(t, root)
+		t.Cleanup(func() { nodes.Delete(t) })
+	}
+	logs := root.(string)
+	n := &node{t: t, name: name, role: role, dir: filepath.Join(logs, name), logs: logs, args: args}
+	n.addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(freePorts(t, 1)))
+	// MaxRetries -1: what a client was told must be what happened, so nothing is sent twice behind the test's back.
+	n.rdb = redis.NewClient(&redis.Options{Addr: n.addr, MaxRetries: -1, ReadTimeout: 20 * time.Second, DialTimeout: 2 * time.Second, PoolSize: 64})
+	t.Cleanup(func() {
+		n.rdb.Close()
+		if n.proc == nil {
+			return
+		}
+		if t.Failed() {
+			t.Log(n.proc.tail(80))
+		}
+		n.proc.signal(syscall.SIGCONT)
+		n.proc.kill()
+	})
+	return n
+}
+
+var usedPorts sync.Map
+
+// freePorts finds a row of free ports that no other test of this run was given.
+func freePorts(t testing.TB, n int) int {
+	t.Helper()
+search:
+	for {
+		base, err := ports.Free("127.0.0.1", n)
+		must(t, err)
+		for i := range n {
+			if _, taken := usedPorts.LoadOrStore(base+i, true); taken {
+				continue search
+			}
+		}
+		return base
+	}
+}
+
+// newPrimary prepares a primary with so many shards.
+func newPrimary(t *testing.T, shards int, args ...string) *node {
+	t.Helper()
+	n := newNode(t, "primary", "primary")
+	n.base = freePorts(t, shards)
+	n.args = append([]string{"--shards", strconv.Itoa(shards), "--replication-port-base", strconv.Itoa(n.base)}, args...)
+	return n
+}
+
+// newReplica prepares a replica that follows the replication address "host:base".
+func newReplica(t *testing.T, name, primary string, args ...string) *node {
+	t.Helper()
+	n := newNode(t, "replica", name)
+	n.args = append([]string{"--primary", primary}, args...)
+	return n
+}
+
+// replication is where replicas find this primary.
+func (n *node) replication() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(n.base)) }
+
+// start runs the node's process and waits until it is ready.
+func (n *node) start() *node {
+	n.t.Helper()
+	n.launch()
+	n.proc.waitReady(30 * time.Second)
+	return n
+}
+
+func (n *node) launch() {
+	n.t.Helper()
+	if n.proc != nil && n.proc.running() {
+		n.t.Fatalf("%s runs already", n.name)
+	}
+	args := append([]string{"--data-dir", n.dir, "--listen", n.addr}, n.args...)
+	n.proc = start(n.t, n.name, n.logs, n.role, args...)
+}
+
+func (n *node) stop()  { n.t.Helper(); n.proc.stop() }
+func (n *node) kill()  { n.t.Helper(); n.proc.kill() }
+func (n *node) pause() { n.t.Helper(); n.proc.signal(syscall.SIGSTOP) }
+func (n *node) cont()  { n.t.Helper(); n.proc.signal(syscall.SIGCONT) }
+
+// status asks for REPL.STATUS.
+func (n *node) status() (status.Node, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var s status.Node
+	text, err := n.rdb.Do(ctx, "REPL.STATUS").Text()
+	if err != nil {
+		return s, fmt.Errorf("%s: REPL.STATUS: %w", n.name, err)
+	}
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return s, fmt.Errorf("%s: REPL.STATUS: %w in %s", n.name, err, text)
+	}
+	if len(s.Shards) == 0 && n.role == "primary" {
+		return s, fmt.Errorf("%s: REPL.STATUS names no shard", n.name)
+	}
+	return s, nil
+}
+
+func (n *node) mustStatus() status.Node {
+	n.t.Helper()
+	s, err := n.status()
+	must(n.t, err)
+	return s
+}
+
+// counters are what a node has counted since its process started, over all shards.
+type counters struct {
+	fullSyncs map[string]uint64
+	resumes   uint64
+	refusals  map[string]uint64
+}
+
+func (n *node) counters() counters {
+	n.t.Helper()
+	c := counters{fullSyncs: map[string]uint64{}, refusals: map[string]uint64{}}
+	for _, s := range n.mustStatus().Shards {
+		c.resumes += s.Resumes
+		for reason, k := range s.FullSyncs {
+			c.fullSyncs[reason] += k
+		}
+		for code, k := range s.Refusals {
+			c.refusals[code] += k
+		}
+	}
+	return c
+}
+
+func (c counters) allFullSyncs() (n uint64) {
+	for _, k := range c.fullSyncs {
+		n += k
+	}
+	return n
+}
+
+func (c counters) String() string {
+	return fmt.Sprintf("full syncs %v, resumes %d, refusals %v", c.fullSyncs, c.resumes, c.refusals)
+}
+
+// du is how many bytes the files below a folder of the node take.
+func (n *node) du(pattern string) (total int64) {
+	n.t.Helper()
+	files, err := filepath.Glob(filepath.Join(n.dir, pattern))
+	must(n.t, err)
+	for _, f := range files {
+		if info, err := os.Stat(f); err == nil {
+			total += info.Size()
+		}
+	}
+	return total
+}
+
+// files gives the files of the node that match a pattern, relative to its directory.
+func (n *node) files(pattern string) []string {
+	n.t.Helper()
+	files, err := filepath.Glob(filepath.Join(n.dir, pattern))
+	must(n.t, err)
+	return files
+}
