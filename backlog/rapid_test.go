@@ -126,9 +126,6 @@ func (m *machine) read(t *rapid.T) {
 			return
 		}
 		if err == nil {
-			if limit == 0 {
-				limit = defaultRun
-			}
 			err = f.seen.add(run, limit)
 		}
 		if err != nil {

@@ -100,6 +100,9 @@ type stream struct {
 }
 
 func (s *stream) add(run Run, limit int) error {
+	if limit == 0 {
+		limit = defaultRun
+	}
 	if n := len(run.Bytes); n == 0 || n > max(limit, minRun) {
 		return fmt.Errorf("a run of %d bytes, at most %d", n, limit)
 	}
