@@ -29,6 +29,7 @@ type node struct {
 	addr string // RESP
 	base int    // primary: replication port of shard 0
 	args []string
+	wrap []string // a command that runs the node's, if any
 	proc *process
 	rdb  *redis.Client
 }
@@ -115,7 +116,7 @@ func (n *node) launch() {
 		n.t.Fatalf("%s runs already", n.name)
 	}
 	args := append([]string{"--data-dir", n.dir, "--listen", n.addr}, n.args...)
-	n.proc = start(n.t, n.name, n.logs, n.role, args...)
+	n.proc = start(n.t, n.name, n.logs, n.wrap, n.role, args...)
 }
 
 func (n *node) stop()  { n.t.Helper(); n.proc.stop() }

@@ -52,9 +52,9 @@ type process struct {
 	stdout bytes.Buffer
 }
 
-// start runs a built command. Its standard error goes to a file beside its data; its standard output is read for the
+// start runs a built command, through another one if wrap names it. Its standard error goes to a file beside its data; its standard output is read for the
 // line that says it is ready.
-func start(t testing.TB, name, logDir, command string, args ...string) *process {
+func start(t testing.TB, name, logDir string, wrap []string, command string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, name: name, ready: make(chan map[string]string, 1), exited: make(chan struct{})}
 	p.log = filepath.Join(logDir, name+".log")
@@ -62,7 +62,8 @@ func start(t testing.TB, name, logDir, command string, args ...string) *process 
 	must(t, err)
 	defer log.Close()
 	fmt.Fprintf(log, "--- %s %s\n", command, strings.Join(args, " "))
-	p.cmd = exec.Command(filepath.Join(bin, command), args...)
+	words := append(append(append([]string(nil), wrap...), filepath.Join(bin, command)), args...)
+	p.cmd = exec.Command(words[0], words[1:]...)
 	p.cmd.Stderr = log
 	for _, e := range os.Environ() {
 		if !strings.HasPrefix(e, "UNDERSTUDY_") {
