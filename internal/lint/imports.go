@@ -1,17 +1,19 @@
 package lint
 
 import (
+	"slices"
 	"strings"
 )
 
 // An importRule forbids imports to the packages below a folder. Paths are from the repository's root, or whole for
 // packages from outside; each stands for itself and everything below it. Tests are held only to rules that say so.
 type importRule struct {
-	of     string
-	never  []string
-	unless []string // exceptions of never
-	tests  bool
-	why    string
+	of      string
+	besides []string // folders below of that the rule leaves alone
+	never   []string
+	unless  []string // exceptions of never
+	tests   bool
+	why     string
 }
 
 // The module paths that rules name.
@@ -107,7 +109,7 @@ func Imports(files []*File) []Finding {
 	for _, f := range files {
 		for imported, spec := range f.imports() {
 			for _, r := range importRules {
-				if f.Test() && !r.tests || !under(f.Package(), r.of) || r.of == everything && under(f.Package(), "cmd") {
+				if f.Test() && !r.tests || !r.holds(f.Package()) || r.of == everything && under(f.Package(), "cmd") {
 					continue
 				}
 				for _, never := range r.never {
@@ -128,6 +130,10 @@ func Imports(files []*File) []Finding {
 		}
 	}
 	return all
+}
+
+func (r importRule) holds(pkg string) bool {
+	return under(pkg, r.of) && !slices.ContainsFunc(r.besides, func(folder string) bool { return under(pkg, folder) })
 }
 
 func under(pkg, folder string) bool {
