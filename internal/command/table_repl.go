@@ -14,6 +14,8 @@ var replCommands = []Command{
 		Summary: "Drop the slots of a replica: REPL.SLOT DROP id", Since: "1.0.0", Group: "replication", Complexity: "O(shards)"},
 	{Name: "repl.slots", Arity: 1, Flags: Admin | NoScript | Loading | Stale,
 		Summary: "List the slots of all replicas and what they retain", Since: "1.0.0", Group: "replication", Complexity: "O(slots)"},
-	{Name: "repl.status", Arity: 1, Flags: NoScript | Loading | Stale,
+	{Name: "repl.snapshot", Arity: -3, Flags: Admin | NoScript | NoMulti,
+		Summary: "Views of a shard at one position, for replctl verify", Since: "1.0.0", Group: "replication", Complexity: "O(entries)"},
+	{Name: "repl.status", Arity: -1, Flags: NoScript | Loading | Stale,
 		Summary: "This node, shard by shard, as JSON", Since: "1.0.0", Group: "replication", Complexity: "O(shards)"},
 }
