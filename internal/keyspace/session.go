@@ -34,6 +34,7 @@ type Session struct {
 	Proto int
 
 	reply   ReplyMode
+	unmuted bool // the command at hand has ended the silence
 	multi   multi
 	watch   *watcher
 	watches []watchedKey
@@ -99,8 +100,14 @@ func (s *Session) Reset() {
 	s.unwatch()
 }
 
-// SetReply sets the reply mode, from the next command on.
-func (s *Session) SetReply(m ReplyMode) { s.reply = m }
+// SetReply sets the reply mode, from the next command on; ReplyOn takes effect with the command that the hook is
+// answering. To skip the next reply where none is sent says nothing.
+func (s *Session) SetReply(m ReplyMode) {
+	if m == ReplySkip && s.reply == ReplyOff {
+		return
+	}
+	s.reply, s.unmuted = m, m == ReplyOn
+}
 
 // InMulti reports how many commands are queued, or -1 outside a transaction.
 func (s *Session) InMulti() int {
@@ -195,7 +202,11 @@ func (s *Session) barrier(sink Sink, mute bool, f func(*resp.Writer)) error {
 	if mute {
 		w = &resp.Writer{Proto: s.Proto}
 	}
+	s.unmuted = false
 	f(w)
+	if mute && s.unmuted {
+		sink.Writer().Buf = append(sink.Writer().Buf, w.Buf...)
+	}
 	s.on = s.ks.set.Load()
 	sink.Writer().Proto = s.Proto
 	if len(sink.Writer().Buf) >= s.ks.opts.ReplyBytes {

@@ -2,6 +2,7 @@ package keyspace
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -85,6 +86,24 @@ func (k *Keyspace) view(on *shard.Shard) (source, error) {
 }
 
 func (p *spread) fail(id int, err error) { p.w.Error(readErrorText(id, err)) }
+
+// Count counts the keys by going through all of them, shard by shard side by side.
+func (k *Keyspace) Count() (engine.KeyCount, error) {
+	var sources []source
+	for id, on := range k.Shards() {
+		src, err := k.view(on)
+		if err != nil {
+			return engine.KeyCount{}, fmt.Errorf("shard %d: %w", id, err)
+		}
+		defer src.close()
+		sources = append(sources, src)
+	}
+	total, id, err := count(sources)
+	if err != nil {
+		err = fmt.Errorf("shard %d: %w", id, err)
+	}
+	return total, err
+}
 
 // dbsize counts the keys that a reader sees, by going through them.
 func dbsize(p *spread) {

@@ -1,0 +1,200 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/understudy-kv/understudy/internal/keyspace"
+)
+
+// ServeOptions configure a [Server]. Keyspace and Backend are required.
+type ServeOptions struct {
+	Keyspace *keyspace.Keyspace
+	Backend  Backend
+	// MaxClients is how many connections are served at once; more are refused, politely. Default 10,000, as in Redis.
+	MaxClients int
+	// Timeout closes a connection that has sent nothing for so long. 0, the default, never does.
+	Timeout time.Duration
+	// Params are the process's parameters for CONFIG, beside those of the connections and of the Backend.
+	Params []Param
+	// Shutdown is asked to end the process, by SHUTDOWN. nil refuses the command.
+	Shutdown func(reason string)
+	// Version is the program's, for INFO.
+	Version string
+	// Logger may be nil, which is silent.
+	Logger hclog.Logger
+}
+
+// EnsureDefaults fills in what is zero.
+func (o *ServeOptions) EnsureDefaults() {
+	if o.MaxClients == 0 {
+		o.MaxClients = 10_000
+	}
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+}
+
+// Server serves RESP connections: a goroutine each, which reads, executes and replies in turn. What a connection can
+// make the process hold is bounded: the command that it is sending (1 GiB), its transaction (1 GiB), and the replies
+// that it has not read (keyspace.Options.ReplyBytes and one value a shard), since the next command waits for them.
+type Server struct {
+	o         ServeOptions
+	ks        *keyspace.Keyspace
+	backend   Backend
+	log       hclog.Logger
+	clients   registry
+	stats     stats
+	rates     rates
+	config    config
+	snapshots snapshots
+	keys      keyCounts
+	started   time.Time
+	runID     string
+
+	maxClients atomic.Int64
+	timeout    atomic.Int64 // nanoseconds
+
+	mu struct {
+		sync.Mutex
+		listeners map[net.Listener]struct{}
+		closing   bool
+	}
+	quit chan struct{}
+	done sync.WaitGroup
+}
+
+// NewServer makes a server and starts its sampling of rates. Close it.
+func NewServer(o ServeOptions) *Server {
+	o.EnsureDefaults()
+	s := &Server{o: o, ks: o.Keyspace, backend: o.Backend, log: o.Logger, started: time.Now(), runID: newRunID(), quit: make(chan struct{})}
+	s.mu.listeners = map[net.Listener]struct{}{}
+	s.clients.init()
+	s.maxClients.Store(int64(o.MaxClients))
+	s.timeout.Store(int64(o.Timeout))
+	s.rates.commandsFrom = &s.ks.Stats.Commands
+	s.config.init(s)
+	s.snapshots.init(s)
+	// The ticker samples rates and closes snapshots that nobody uses any more. It is ended by quit; Shutdown waits for it.
+	s.done.Go(s.tick)
+	return s
+}
+
+// tick is the server's housekeeping, once a second.
+func (s *Server) tick() {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-s.quit:
+			return
+		case now := <-t.C:
+			s.rates.sample(now, &s.stats)
+			s.snapshots.expire(now)
+		}
+	}
+}
+
+// Serve accepts connections until the listener is closed, by Shutdown or otherwise. It returns nil after Shutdown.
+func (s *Server) Serve(l net.Listener) error {
+	s.mu.Lock()
+	if s.mu.closing {
+		s.mu.Unlock()
+		return errors.Join(net.ErrClosed, l.Close())
+	}
+	s.mu.listeners[l] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.mu.listeners, l)
+		s.mu.Unlock()
+	}()
+	for {
+		nc, err := l.Accept()
+		if err == nil {
+			s.stats.connections.Add(1)
+			s.accept(nc)
+			continue
+		}
+		select {
+		case <-s.quit:
+			return nil
+		default:
+		}
+		if !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) && !errors.Is(err, syscall.ECONNABORTED) {
+			return fmt.Errorf("accepting connections on %s: %w", l.Addr(), err)
+		}
+		s.log.Warn("accepting a connection", "error", err)
+		select { // give the connections that there are time to end
+		case <-time.After(100 * time.Millisecond):
+		case <-s.quit:
+			return nil
+		}
+	}
+}
+
+// accept serves nc, or refuses it.
+func (s *Server) accept(nc net.Conn) {
+	c := newConn(s, nc)
+	s.mu.Lock()
+	full := s.clients.count() >= int(s.maxClients.Load())
+	if s.mu.closing || full {
+		s.mu.Unlock()
+		if full {
+			s.stats.rejected.Add(1)
+			_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
+			_, _ = nc.Write([]byte("-ERR max number of clients reached\r\n"))
+		}
+		_ = nc.Close()
+		return
+	}
+	s.clients.add(c)
+	// The connection's goroutine owns the connection, its session and its buffers. It ends when the client leaves, is
+	// killed or breaks the protocol, or when Shutdown closes the connection; Shutdown waits for it.
+	s.done.Go(c.serve)
+	s.mu.Unlock()
+}
+
+// Shutdown stops accepting and ends the connections: those that wait for a command at once, others when they have
+// replied to what they were sent, or when ctx ends. It returns when all of them have ended.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	if s.mu.closing {
+		s.mu.Unlock()
+		s.done.Wait()
+		return nil
+	}
+	s.mu.closing = true
+	close(s.quit)
+	var errs []error
+	for l := range s.mu.listeners {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	s.mu.Unlock()
+	past := time.Unix(1, 0)
+	s.clients.each(func(c *conn) { _ = c.nc.SetReadDeadline(past) })
+	ended := make(chan struct{})
+	// Started here to tell when the connections have ended; that is also what ends it, and it is waited for below.
+	go func() {
+		s.done.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		s.clients.each(func(c *conn) { c.close() })
+		<-ended
+	}
+	s.snapshots.closeAll()
+	return errors.Join(errs...)
+}
