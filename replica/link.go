@@ -86,6 +86,7 @@ type Figures struct {
 	LastResync                 string
 	LastRefusal                string
 	LastError                  error
+	Alarm                      error // the last error, when it is one that somebody has to look at; nil again once streaming
 	FullSyncs                  map[wire.Reason]uint64
 	Resumes                    uint64
 	Refusals                   map[wire.Code]uint64
@@ -253,6 +254,7 @@ func (l *Link) ended(err error) {
 	l.setState(StateBackoff)
 	if r.retry == retrySlow || errors.Is(err, ErrShard) {
 		l.setState(StateStopped)
+		l.figures.Alarm = err
 	}
 	if l.progress {
 		l.failures, l.everLogged = 0, false

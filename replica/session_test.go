@@ -301,9 +301,10 @@ func TestPrimaryThatDoesNotRead(t *testing.T) {
 		store := filledStore(vfs.NewMem(), 0, "")
 		n := 0
 		f := (&network{t: t}).follow(store, func(o *FollowerOptions) {
-			o.Dial = func(_ context.Context, _ string) (net.Conn, error) {
+			o.Dial = func(ctx context.Context, _ string) (net.Conn, error) {
 				if n++; n > 1 {
-					return nil, errors.New("connection refused")
+					<-ctx.Done()
+					return nil, ctx.Err()
 				}
 				return ours, nil
 			}

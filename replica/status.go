@@ -34,6 +34,19 @@ func lagOf(shards []status.Shard) Lag {
 	return l
 }
 
+// Streaming reports whether every link is up and streams.
+func (f *Follower) Streaming() bool {
+	f.mu.Lock()
+	runners, complete := append([]*runner(nil), f.mu.runners...), f.mu.shards > 0 && len(f.mu.runners) == f.mu.shards && !f.mu.pending
+	f.mu.Unlock()
+	for _, r := range runners {
+		r.mu.Lock()
+		complete = complete && r.mu.link.state == StateStreaming
+		r.mu.Unlock()
+	}
+	return complete
+}
+
 // Status tells of every shard what the follower knows: all but the Log part.
 func (f *Follower) Status() []status.Shard {
 	runners := f.runners()
@@ -56,6 +69,9 @@ func (r *runner) status(now time.Duration) status.Shard {
 	}
 	for code, n := range g.Refusals {
 		s.Refusals[string(code)] = n
+	}
+	if g.Alarm != nil {
+		s.Error = g.Alarm.Error()
 	}
 	commit := int64(0)
 	if shard != nil {

@@ -114,7 +114,7 @@ func (l *Link) stream(from, durable uint64) {
 	l.setState(StateStreaming)
 	l.received, l.applied, l.durable, l.digest = from, from, min(durable, from), 0
 	l.figures.PrimaryOffset = max(l.welcome.Next, from)
-	l.figures.Heard = l.now
+	l.figures.Heard, l.figures.Alarm = l.now, nil
 	l.caughtUp()
 	l.ack()
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/understudy-kv/understudy/internal/safefile"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -316,15 +317,15 @@ func TestStagingCrash(t *testing.T) {
 	content := []byte(strings.Repeat("0123456789abcdef", 5000))
 	manifest := (&fakePrimary{snapshot: wire.ID{1}, files: []file{{"a", content}, {"b/c", content[:777]}, {"d", nil}}}).manifest()
 	contents := [][]byte{content, content[:777], nil}
-	go_on := func() error { return nil }
+	goOn := func() error { return nil }
 	for percent := 0; percent <= 100; percent += 50 {
 		for stop := 1; stop < 40; stop += 3 {
 			mem := vfs.NewCrashableMem()
 			run := func(fs vfs.FS, chunks int) (complete bool) {
-				if err := fs.MkdirAll("shard", 0o755); err != nil {
+				if err := errors.Join(fs.MkdirAll("/shard", 0o755), safefile.SyncDir(fs, "/")); err != nil {
 					t.Fatal(err)
 				}
-				s, wants, err := openStaging(fs, "shard", wire.Position{Generation: gen1, Offset: 5}, &manifest, go_on)
+				s, wants, err := openStaging(fs, "/shard", wire.Position{Generation: gen1, Offset: 5}, &manifest, goOn)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -357,7 +358,7 @@ func TestStagingCrash(t *testing.T) {
 			// Sealed means durable.
 			sealed := after.CrashClone(vfs.CrashCloneCfg{})
 			for i, f := range manifest.Files {
-				got, err := readAll(sealed, "shard/staging/files/"+f.Name)
+				got, err := readAll(sealed, "/shard/staging/files/"+f.Name)
 				if err != nil || string(got) != string(contents[i]) {
 					t.Fatal(fmt.Sprintf("%d%% kept, crash at chunk %d: %s: %v", percent, stop, f.Name, err))
 				}
