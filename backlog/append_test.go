@@ -15,8 +15,8 @@ import (
 func TestDiskFull(t *testing.T) {
 	for name, fs := range map[string]vfs.FS{"memory": vfs.NewMem(), "disk": vfs.Default} {
 		t.Run(name, func(t *testing.T) {
-			full := false
-			o := options(&hookFS{FS: fs, write: func(_ string, b []byte) (int, error) {
+			full, syncs := false, 0
+			o := options(&hookFS{FS: fs, sync: func(string) error { syncs++; return nil }, write: func(_ string, b []byte) (int, error) {
 				if full && len(bytes.Trim(b, "\x00")) > 0 { // overwriting with zeros takes no room
 					return len(b) - 40, syscall.ENOSPC
 				}
@@ -30,10 +30,14 @@ func TestDiskFull(t *testing.T) {
 			first := l.Next()
 			one, two := build(first, 2, 100), build(first+2, 2, 100)
 			full = true
-			for range 3 {
+			for i := range 3 {
+				before := syncs
 				err := l.Append(bytes.Join([][]byte{one, two, build(first+4, 1, 900)}, nil), first, first+5)
 				if !errors.Is(err, syscall.ENOSPC) || errors.Is(err, ErrBroken) || l.Next() != first {
 					t.Fatalf("%v, next is %d", err, l.Next())
+				}
+				if i == 0 && syncs == before { // later ones fail in the roll already
+					t.Fatal("what was cut off may come back after a power loss")
 				}
 				if err := l.Append(build(first, 1, 5000), first, first+1); !errors.Is(err, syscall.ENOSPC) { // a roll, too
 					t.Fatal(err)
@@ -56,6 +60,33 @@ func TestDiskFull(t *testing.T) {
 				l = reopen(t, o)
 			}
 		})
+	}
+}
+
+// A roll whose rename is done and reported as failed leaves a segment of that name. Whatever is appended next, small
+// enough for the old segment or not, begins there, so that the two never overlap.
+func TestRollThatFailedAfterAll(t *testing.T) {
+	for _, size := range []int{10, 4000} {
+		hook := &hookFS{FS: vfs.NewMem()}
+		o := options(hook)
+		l := create(t, o, 0)
+		want := add(t, l, 1, 1000)
+		hook.rename = func() error { return syscall.EIO }
+		for range 2 {
+			if err := l.Append(build(1, 1, 4000), 1, 2); !errors.Is(err, syscall.EIO) || errors.Is(err, ErrBroken) {
+				t.Fatal(err)
+			}
+			check(t, l)
+		}
+		hook.rename = nil
+		want = append(want, add(t, l, 1, size)...)
+		for range 2 {
+			if got := drain(t, l, 0, 0); !bytes.Equal(got, want) || len(l.mu.segments) != 2 {
+				t.Fatalf("%d bytes in %d segments, want %d", len(got), len(l.mu.segments), len(want))
+			}
+			l.Close()
+			l = reopen(t, o)
+		}
 	}
 }
 

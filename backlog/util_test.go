@@ -129,8 +129,16 @@ func (s *stream) add(run Run, limit int) error {
 // hookFS lets a test get between the log and its files.
 type hookFS struct {
 	vfs.FS
-	write func(name string, b []byte) (int, error) // how much of b to write, and then what to return
-	sync  func(name string) error
+	write  func(name string, b []byte) (int, error) // how much of b to write, and then what to return
+	sync   func(name string) error
+	rename func() error // what to return after renaming
+}
+
+func (h *hookFS) Rename(from, to string) error {
+	if err := h.FS.Rename(from, to); err != nil || h.rename == nil {
+		return err
+	}
+	return h.rename()
 }
 
 func (h *hookFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
