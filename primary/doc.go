@@ -14,6 +14,16 @@
 // Two goroutines serve a session: the listener is the only reader of the connection, the feeder its only writer. Either
 // ends the session with a cause; [classify] says what the cause means to the peer and to the log.
 //
+// # Goroutines
+//
+//	accept    one a port; NewServer to the listener's Close                        server.go
+//	serve     one a connection; it becomes the session's listener                  handshake.go, session.go
+//	feeder    one a session; it owns every write                                   feeder.go, fullsync.go
+//	maker     one a snapshot that is being made; until it is ready or failed       snapshots.go
+//	keeper    one a server: reaps slots, removes snapshots, saves slots.json       keeper.go
+//
+// [Server.Close] waits for all of them.
+//
 // # Invariants
 //
 //  1. The log is asked whether it holds a replica's offset by opening the reader that will stream from there; nothing is

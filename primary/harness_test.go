@@ -132,7 +132,7 @@ func (f *fake) Checkpoint(dir string) (wire.Position, error) {
 		return wire.Position{}, broken
 	}
 	at := f.Position()
-	time.Sleep(slow)
+	<-time.After(slow)
 	for name, size := range checkpointFiles {
 		path := f.fs.PathJoin(dir, name)
 		if err := f.fs.MkdirAll(f.fs.PathDir(path), 0o755); err != nil {
