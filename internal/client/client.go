@@ -20,6 +20,7 @@ type Conn struct {
 	replies *resp.Reader
 	out     []byte
 	pending int
+	timeout time.Duration
 	stop    func() bool
 }
 
@@ -36,8 +37,8 @@ func Dial(ctx context.Context, addr string) (*Conn, error) {
 // Addr is the address that was dialled.
 func (c *Conn) Addr() string { return c.addr }
 
-// SetDeadline limits everything that follows, as [net.Conn] does. The zero time lifts the limit.
-func (c *Conn) SetDeadline(t time.Time) error { return c.conn.SetDeadline(t) }
+// SetTimeout limits each Flush and Do that follows. 0, the default, lifts the limit.
+func (c *Conn) SetTimeout(d time.Duration) { c.timeout = d }
 
 // Queue adds a command to the pipeline.
 func (c *Conn) Queue(args ...string) {
@@ -53,6 +54,13 @@ func (c *Conn) Queued() int { return len(c.out) }
 func (c *Conn) Flush(f func(i int, v resp.Value) error) error {
 	out, n := c.out, c.pending
 	c.out, c.pending = c.out[:0], 0
+	deadline := time.Time{}
+	if c.timeout > 0 {
+		deadline = time.Now().Add(c.timeout)
+	}
+	if err := c.conn.SetDeadline(deadline); err != nil {
+		return fmt.Errorf("%s: %w", c.addr, err)
+	}
 	if _, err := c.conn.Write(out); err != nil {
 		return fmt.Errorf("%s: %w", c.addr, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -83,6 +84,17 @@ func TestStatus(t *testing.T) {
 	}
 	if _, err := c.Status(); err == nil || !strings.Contains(err.Error(), "no status") {
 		t.Errorf("%v", err)
+	}
+	c.Close()
+}
+
+func TestTimeoutEndsAWaitingCall(t *testing.T) {
+	addr, _ := answering(t, "")
+	c := dial(t, t.Context(), addr)
+	c.SetTimeout(20 * time.Millisecond)
+	var ne net.Error
+	if _, err := c.Do("PING"); !errors.As(err, &ne) || !ne.Timeout() {
+		t.Errorf("%v, want a timeout", err)
 	}
 	c.Close()
 }

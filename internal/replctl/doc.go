@@ -1,0 +1,14 @@
+// Package replctl is the body of the program of the same name: it looks at running nodes and at data directories, and
+// changes nothing.
+//
+//	replctl status --primary 127.0.0.1:6380 --replica 127.0.0.1:6381
+//	replctl verify --primary 127.0.0.1:6380 --replica 127.0.0.1:6381
+//	replctl log DIR --shard 0 --check
+//
+// # Invariants
+//
+//  1. The exit status tells the outcome: 0 all is well, 1 it is not, 2 bad usage. "Not well" is a node that cannot be
+//     reached or reports an error, keyspaces that differ, or a damaged log.
+//  2. Results go to standard output; progress and complaints go to standard error, progress only on a terminal.
+//  3. Deciding what to say is apart from asking the nodes: rows and their order are pure functions of status.Node.
+package replctl
