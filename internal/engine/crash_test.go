@@ -56,7 +56,7 @@ func TestCrash(t *testing.T) {
 	r.open("shard/engine", o)
 	history := map[uint64]map[string]string{0: {}} // offset -> data
 	model := map[string]string{}
-	value := make([]byte, 2000)
+	value := make([]byte, 6000)
 	for i := range 400 {
 		for range 1 + rng.IntN(5) {
 			key := fmt.Sprint("key", rng.IntN(300))

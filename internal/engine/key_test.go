@@ -13,6 +13,16 @@ func TestSlot(t *testing.T) {
 	if got := crc16([]byte("123456789")); got != 0x31C3 {
 		t.Fatalf("crc16 %04x, want 31c3", got)
 	}
+	for n := range 40 { // eight bytes at once give what single bytes give
+		b := bytes.Repeat([]byte("a1\xff\x00z"), 8)[:n]
+		var want uint16
+		for _, c := range b {
+			want = want<<8 ^ crc16Tables[0][byte(want>>8)^c]
+		}
+		if got := crc16(b); got != want {
+			t.Fatalf("crc16 of %d bytes is %04x, want %04x", n, got, want)
+		}
+	}
 	// What CLUSTER KEYSLOT of Redis 7 answers.
 	for key, want := range map[string]uint16{
 		"": 0, "foo": 12182, "bar": 5061, "123456789": 0x31C3 & 16383, "user1000": 3443,

@@ -62,8 +62,20 @@ func (w *twin) mutation(t *rapid.T, r *rig, keys []string) {
 			if n > 0 && r.b.Len() == before || more && r.b.Len() == before {
 				t.Fatalf("reaped %d, more %v, and wrote nothing", n, more)
 			}
-			// Only records that nobody sees may go, so that the twin need not follow.
 			wrote = wrote || r.b.Len() > before
+			for k, rec := range w.now { // only what nobody sees may go
+				tx.key = AppendDataKey(tx.key[:0], []byte(k))
+				if _, there := tx.lookup(Hash([]byte(k))); there {
+					continue
+				}
+				if n--; !rec.Expired(r.now) {
+					t.Fatalf("%s was reaped, its deadline is %d at %d", k, rec.Deadline, r.now)
+				}
+				delete(w.now, k)
+			}
+			if n != 0 {
+				t.Fatalf("the reaper counted %d keys too many", n)
+			}
 		case "random":
 			got, ok := tx.RandomKey(rapid.Uint64().Draw(t, "random"))
 			v := visible(w.now, r.now)
