@@ -22,7 +22,7 @@ import (
 //  4. A slab is in the window, pinned, or free; all of them together are at most Memory bytes.
 //  5. Before Durable, every byte and every directory entry was synced.
 //
-// Lock order: appending, trimming, syncing, mu. Only mu is taken by readers and by Publish, and no IO is done under it.
+// Lock order: appending, trimming, syncing, dirSync, mu. Only mu is taken by readers and by Publish, and no IO is done under it.
 type Log struct {
 	o         Options
 	dir       vfs.File
