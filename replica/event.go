@@ -84,6 +84,7 @@ const (
 	ActionStore                       // the chunk at hand goes to its file
 	ActionVerify                      // then EventVerified
 	ActionDiscard                     // the staging directory is of no use
+	ActionSurplus                     // From: save the mutations from there on, which the primary does not have
 	ActionInstall                     // Position, Lineage: load what was staged; then EventInstalled
 	ActionHello                       // Position, Lineage, Snapshot
 	ActionFetch                       // Wants; none says that everything is there
@@ -105,6 +106,7 @@ type Action struct {
 	Welcome  *wire.Welcome
 	Manifest *wire.Manifest
 	Wants    []wire.Want
+	From     uint64
 	Ack      wire.Ack
 	Code     wire.Code
 	Text     string

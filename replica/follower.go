@@ -29,9 +29,10 @@ type Follower struct {
 	mu       struct {
 		sync.Mutex
 		runners []*runner
-		shards  int  // of the primary as far as known, 0 before the first answer
-		shown   int  // of the data set that readers see, 0 while there is none
-		pending bool // the runners feed a data set that readers do not see yet
+		shards  int   // of the primary as far as known, 0 before the first answer
+		shown   int   // of the data set that readers see, 0 while there is none
+		pending bool  // the runners feed a data set that readers do not see yet
+		alarm   error // why they may not see it, though it is complete
 		closed  bool
 	}
 }
@@ -134,7 +135,7 @@ func (f *Follower) layout(r *runner, n int) (resumable bool, err error) {
 	f.mu.Lock()
 	f.mu.runners = f.mu.runners[:1:1]
 	f.mu.shards = n
-	f.mu.pending = !back
+	f.mu.pending, f.mu.alarm = !back, nil
 	fresh := f.mu.shown == 0
 	f.mu.Unlock()
 	r.setShard(shards[0])
@@ -148,31 +149,51 @@ func (f *Follower) layout(r *runner, n int) (resumable bool, err error) {
 	return !shards[0].Position().IsZero() || !stagedSnapshot(f.opts.FS, shards[0].Dir()).IsZero(), nil
 }
 
-// trySwitch shows readers the new data set once every shard of it has its snapshot.
+// trySwitch shows readers the new data set once every shard of it has its snapshot. Links call it when that may have come
+// true: after a snapshot, after a resume, and with each heartbeat.
 func (f *Follower) trySwitch() error {
+	f.mu.Lock()
+	pending := f.mu.pending
+	f.mu.Unlock()
+	if !pending {
+		return nil
+	}
 	f.layoutMu.Lock()
 	defer f.layoutMu.Unlock()
 	f.mu.Lock()
-	pending := f.mu.pending && len(f.mu.runners) == f.mu.shards
+	pending = f.mu.pending && len(f.mu.runners) == f.mu.shards
 	runners := append([]*runner(nil), f.mu.runners...)
 	f.mu.Unlock()
 	if !pending {
 		return nil
 	}
-	shards := make([]Shard, len(runners))
 	data := false
-	for i, r := range runners {
-		shards[i] = r.shard()
-		at := shards[i].Position()
+	for _, r := range runners {
+		at := r.shard().Position()
 		if at.IsZero() {
 			return nil
 		}
 		data = data || at.Offset > 0
 	}
 	if !data && !f.opts.AcceptEmptyPrimary && hasData(f.opts.Store.Shards()) {
-		return fmt.Errorf("%w: none of its %d shards holds anything; if that primary is right, start the replica with --accept-empty-primary", ErrEmptyPrimary, len(shards))
+		// Shard by shard this is a primary like any other. All of it together is a lost data directory. The links go on:
+		// the first mutation settles it.
+		f.setAlarm(fmt.Errorf("%w: none of its %d shards holds anything; if that primary is right, start the replica with --accept-empty-primary", ErrEmptyPrimary, len(runners)))
+		return nil
 	}
-	return f.switchTo(len(shards))
+	f.setAlarm(nil)
+	return f.switchTo(len(runners))
+}
+
+// setAlarm changes what every shard's status tells, and logs an alarm that is new.
+func (f *Follower) setAlarm(err error) {
+	f.mu.Lock()
+	before := f.mu.alarm
+	f.mu.alarm = err
+	f.mu.Unlock()
+	if err != nil && before == nil {
+		f.opts.Logger.Error("readers go on to see the old data", "error", err)
+	}
 }
 
 func hasData(shards []Shard) bool {
@@ -192,7 +213,7 @@ func (f *Follower) switchTo(n int) error {
 	f.mu.Lock()
 	f.mu.pending, f.mu.shown = false, n
 	f.mu.Unlock()
-	f.opts.Logger.Info("readers see the new data set", "shards", n)
+	f.opts.Logger.Info("switched to the data set for the primary's shard count", "shards", n)
 	return nil
 }
 
@@ -226,8 +247,11 @@ func (f *Follower) WaitCaughtUp(ctx context.Context) error {
 // behind says which shard has not caught up with what the primary had at since, or nil.
 func (f *Follower) behind(since time.Duration, counts map[*runner]uint64) error {
 	f.mu.Lock()
-	runners, shards := append([]*runner(nil), f.mu.runners...), f.mu.shards
+	runners, shards, pending := append([]*runner(nil), f.mu.runners...), f.mu.shards, f.mu.pending
 	f.mu.Unlock()
+	if pending {
+		return errors.New("the data set for the primary's shard count is not complete yet")
+	}
 	if shards == 0 || len(runners) != shards {
 		return errors.New("the primary has not been heard yet")
 	}

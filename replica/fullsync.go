@@ -146,12 +146,32 @@ func (l *Link) fetchOrInstall(wants []wire.Want) {
 	if len(wants) == 0 {
 		s.phase = syncInstalling
 		l.setState(StateLoading)
+		if from, surplus := l.surplus(); surplus {
+			l.do(Action{Kind: ActionSurplus, From: from})
+		}
 		l.do(Action{Kind: ActionInstall, Position: l.welcome.Position, Lineage: l.welcome.Lineage})
 		return
 	}
 	s.phase, s.wants = syncFetching, wants
 	l.setState(StateSyncing)
 	l.do(Action{Kind: ActionFetch, Snapshot: s.manifest.Snapshot, Wants: wants})
+}
+
+// surplus tells from which offset on the replica has mutations that the primary lost: behind the end that the replica's
+// generation has on the primary's lineage.
+func (l *Link) surplus() (from uint64, is bool) {
+	w := l.welcome
+	for i, e := range w.Lineage {
+		if e.Generation != l.position.Generation {
+			continue
+		}
+		end := w.Next
+		if i+1 < len(w.Lineage) {
+			end = w.Lineage[i+1].First
+		}
+		return end, l.position.Offset > end
+	}
+	return 0, false
 }
 
 // chunk accepts exactly the bytes that come next.

@@ -102,7 +102,7 @@ var namedErrors = map[string]error{
 	"eof": io.EOF, "refused": errors.New("connection refused"), "crc": fmt.Errorf("%w: 1, want 2", wire.ErrCRC),
 	"unknown": fmt.Errorf("%w: frame kind 99", wire.ErrUnknown), "full": errors.New("no space left on device"),
 	"shard": fmt.Errorf("%w: mutations [12, 14): no space left on device", ErrShard), "stuck": ErrStuck,
-	"load": errors.New("manifest missing"),
+	"load": errors.New("manifest missing"), "surplus": fmt.Errorf("%w: saving what the primary does not have: no space left on device", ErrLoad),
 }
 
 func parseEvent(t *testing.T, line string, digest *wire.Digest) Event {
@@ -235,6 +235,8 @@ func actionText(a Action) string {
 		return "verify"
 	case ActionDiscard:
 		return "discard"
+	case ActionSurplus:
+		return fmt.Sprintf("surplus from=%d", a.From)
 	case ActionInstall:
 		return fmt.Sprintf("install at=%s lineage=%s", shortPosition(a.Position), shortLineage(a.Lineage))
 	case ActionHello:

@@ -136,7 +136,7 @@ func Open(o Options) (_ *Node, err error) {
 		Primary: o.Primary, Store: n.data, ReplicaID: n.opts.ReplicaID, Nonce: n.data.store.Nonce(), Node: n.data.store.NodeID(),
 		Announce: o.Announce, Cluster: o.Cluster, User: o.User, Password: o.Password, Format: n.opts.Format,
 		InboxBytes: o.InboxBytes, SyncRate: o.SyncRate, AcceptEmptyPrimary: o.AcceptEmptyPrimary, Backoff: o.Backoff,
-		Dial: o.Dial, FS: o.FS, Logger: o.Logger.Named("replication"),
+		Dial: o.Dial, Surplus: n.saveSurplus, FS: o.FS, Logger: o.Logger.Named("replication"),
 	})
 	if err != nil {
 		return nil, err

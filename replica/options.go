@@ -52,6 +52,9 @@ type FollowerOptions struct {
 	Jitter func() float64
 	// Dial connects. Default: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
+	// Surplus saves a shard's mutations from an offset on, which the primary lost and a full sync is about to replace. An
+	// error keeps the full sync from happening. Default: they are not saved.
+	Surplus func(s Shard, from uint64) error
 	// FS holds the staging directories. Default: the machine's.
 	FS vfs.FS
 	// Logger may be nil, which is silent.
@@ -79,6 +82,9 @@ func (o *FollowerOptions) EnsureDefaults() {
 	if o.Dial == nil {
 		limit := o.StuckWrite
 		o.Dial = func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, address, limit) }
+	}
+	if o.Surplus == nil {
+		o.Surplus = func(Shard, uint64) error { return nil }
 	}
 	if o.FS == nil {
 		o.FS = vfs.Default

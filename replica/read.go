@@ -58,8 +58,13 @@ func (s *session) read() error {
 		if ev.Kind != EventWake {
 			s.obey(s.step(ev, &s.acts))
 		}
-		if ev.Kind == EventWelcome {
+		switch ev.Kind {
+		case EventWelcome:
 			s.frames.limit = 0 // it has been accepted, and so has the primary
+		case EventHeartbeat:
+			if err := s.r.f.trySwitch(); err != nil {
+				return fmt.Errorf("%w: %w", ErrShard, err)
+			}
 		}
 	}
 	return nil
@@ -182,6 +187,10 @@ func (s *session) carryOut(a Action) (ev Event, err error) {
 		ev.Wants, ev.Err = s.staging.verify()
 	case ActionDiscard:
 		err = errors.Join(s.staging.close(), discardStaging(r.f.opts.FS, r.shard().Dir()))
+	case ActionSurplus:
+		if err = r.f.opts.Surplus(r.shard(), a.From); err != nil {
+			err = fmt.Errorf("%w: saving what the primary does not have: %w", ErrLoad, err)
+		}
 	case ActionInstall:
 		ev = Event{Kind: EventInstalled, Err: s.install(a)}
 	}

@@ -51,8 +51,14 @@ func (f *Follower) Streaming() bool {
 func (f *Follower) Status() []status.Shard {
 	runners := f.runners()
 	out := make([]status.Shard, len(runners))
+	f.mu.Lock()
+	alarm := f.mu.alarm
+	f.mu.Unlock()
 	for i, r := range runners {
 		out[i] = r.status(f.now())
+		if alarm != nil && out[i].Error == "" {
+			out[i].Error = alarm.Error()
+		}
 	}
 	return out
 }
