@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/understudy-kv/understudy/internal/keyspace"
@@ -25,6 +26,11 @@ type Node struct {
 	store    *store.Store
 	keyspace *keyspace.Keyspace // nil with a state machine of the program's own
 	server   *Server
+
+	backlog struct {
+		sync.Mutex
+		keep, disk int64
+	}
 }
 
 // errNoKeyspace is what Do returns where there are no commands.
@@ -80,9 +86,30 @@ func (n *Node) Status() status.Node {
 	return out
 }
 
+// BacklogLimits are Options.BacklogKeep and Options.BacklogDisk, or what SetBacklogLimits made of them.
+func (n *Node) BacklogLimits() (keep, disk int64) {
+	n.backlog.Lock()
+	defer n.backlog.Unlock()
+	return n.backlog.keep, n.backlog.disk
+}
+
+// SetBacklogLimits changes how much log each shard keeps on disk, in bytes.
+func (n *Node) SetBacklogLimits(keep, disk int64) error {
+	n.backlog.Lock()
+	defer n.backlog.Unlock()
+	for _, s := range n.store.Shards() {
+		if err := s.Log().SetLimits(keep, disk); err != nil {
+			return err
+		}
+	}
+	n.backlog.keep, n.backlog.disk = keep, disk
+	return nil
+}
+
 // limits are the bounds of each log.
 func (n *Node) limits() (memory, keep, disk int64) {
-	return n.opts.BacklogMemory, n.opts.BacklogKeep, n.opts.BacklogDisk
+	keep, disk = n.BacklogLimits()
+	return n.opts.BacklogMemory, keep, disk
 }
 
 // Close ends the sessions of replicas with a stated reason, then stops every shard cleanly. What was queued is done.

@@ -113,6 +113,7 @@ func Open(o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	n := &Node{opts: o, started: time.Now()}
+	n.backlog.keep, n.backlog.disk = o.BacklogKeep, o.BacklogDisk
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())

@@ -46,7 +46,7 @@ func opened(c *client.Conn, args ...string) (*remote, error) {
 	if len(v.Elems) != 2 {
 		return nil, fmt.Errorf("%s: REPL.SNAPSHOT OPEN answered %d elements, want 2", c.Addr(), len(v.Elems))
 	}
-	return &remote{conn: c, id: v.Elems[0].Str, position: v.Elems[1].Str}, nil
+	return &remote{conn: c, id: strconv.FormatInt(v.Elems[0].Int, 10), position: v.Elems[1].Str}, nil
 }
 
 func (r *remote) close() error {
@@ -54,6 +54,7 @@ func (r *remote) close() error {
 	return err
 }
 
+// ask asks for something about a range, which is answered with want elements. The first of them is where to go on.
 func (r *remote) ask(verb string, from, to []byte, n, want int) (elems []resp.Value, next []byte, err error) {
 	v, err := r.conn.Do("REPL.SNAPSHOT", verb, r.id, string(from), string(to), strconv.Itoa(n))
 	if err != nil {
@@ -62,10 +63,10 @@ func (r *remote) ask(verb string, from, to []byte, n, want int) (elems []resp.Va
 	if len(v.Elems) != want {
 		return nil, nil, fmt.Errorf("%s: REPL.SNAPSHOT %s answered %d elements, want %d", r.conn.Addr(), verb, len(v.Elems), want)
 	}
-	if last := v.Elems[want-1]; !last.IsNull() {
-		next = []byte(last.Str)
+	if first := v.Elems[0].Str; first != "" {
+		next = []byte(first)
 	}
-	return v.Elems[:want-1], next, nil
+	return v.Elems[1:], next, nil
 }
 
 func (r *remote) digest(from, to []byte, n int) (string, []byte, error) {
@@ -74,20 +75,22 @@ func (r *remote) digest(from, to []byte, n int) (string, []byte, error) {
 		return "", nil, err
 	}
 	if n > 0 {
-		r.entries += uint64(elems[1].Int)
+		r.entries += uint64(elems[0].Int)
 	}
-	return elems[0].Str, next, nil
+	return elems[1].Str, next, nil
 }
 
 func (r *remote) hashes(from, to []byte, n int) ([]entry, []byte, error) {
-	elems, next, err := r.ask("HASHES", from, to, n, 2)
+	elems, next, err := r.ask("KEYS", from, to, n, 2)
 	if err != nil {
 		return nil, nil, err
 	}
-	pairs := elems[0].Elems
-	entries := make([]entry, 0, len(pairs)/2)
-	for i := 0; i+1 < len(pairs); i += 2 {
-		entries = append(entries, entry{key: []byte(pairs[i].Str), sum: pairs[i+1].Str})
+	var entries []entry
+	for _, e := range elems[0].Elems { // entry, kind, key, hash
+		if len(e.Elems) != 4 {
+			return nil, nil, fmt.Errorf("%s: REPL.SNAPSHOT KEYS answered an entry of %d elements, want 4", r.conn.Addr(), len(e.Elems))
+		}
+		entries = append(entries, entry{key: []byte(e.Elems[0].Str), sum: e.Elems[3].Str})
 	}
 	return entries, next, nil
 }

@@ -1,0 +1,26 @@
+package server
+
+import (
+	"os"
+	"runtime/debug"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/understudy-kv/understudy/internal/units"
+)
+
+// gcPercent lets the heap grow to several times what is live before it is collected. The memory limit is what bounds
+// it: near the limit the collector runs as often as it must.
+const gcPercent = 400
+
+// tuneMemory tells the Go runtime what the process may use: --memory, and what is promised beside it. The runtime's own
+// variables, GOGC and GOMEMLIMIT, rank above it.
+func tuneMemory(log hclog.Logger, memory, beside units.Bytes) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(int64(memory + beside))
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	log.Debug("memory", "caches", memory, "backlogs", beside, "limit", units.Bytes(debug.SetMemoryLimit(-1)))
+}
