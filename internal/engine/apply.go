@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -58,7 +59,11 @@ func (e *Engine) Apply(b wire.Batch) error {
 		return fmt.Errorf("engine: apply: %w", err)
 	}
 	if e.gate.fenced.Load() {
-		return e.Err()
+		// Something fatal happened meanwhile: perhaps this commit, which Pebble then reports as a success (see Fatalf),
+		// perhaps a flush that has nothing to do with it. What is visible decides.
+		if pos, err := readPosition(e.db, nil); err != nil || pos != b.At {
+			return errors.Join(ErrFenced, err)
+		}
 	}
 	e.at.Lock()
 	e.at.Position = b.At
