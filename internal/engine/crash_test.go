@@ -20,18 +20,35 @@ type clone struct {
 	durable uint64 // what Durable had said
 }
 
-// lockFS keeps Lock and crash clones apart: MemFS.Lock takes the clone mutex for reading twice (Pebble v2.1.7), which
-// never ends when a clone comes between.
-type lockFS struct {
-	vfs.FS
-	mem *vfs.MemFS
-	mu  *sync.Mutex
+// cloneGuard keeps crash clones apart from the calls of MemFS that take its clone mutex for reading twice (Pebble
+// v2.1.7): with a clone between the two they never end.
+type cloneGuard struct {
+	*vfs.MemFS
+	mu sync.RWMutex
 }
 
-func (f lockFS) Lock(name string) (io.Closer, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.mem.Lock(name)
+func (g *cloneGuard) clone(cfg vfs.CrashCloneCfg) *vfs.MemFS {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.CrashClone(cfg)
+}
+
+func (g *cloneGuard) Lock(name string) (io.Closer, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.MemFS.Lock(name)
+}
+
+func (g *cloneGuard) Link(from, to string) error {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.MemFS.Link(from, to)
+}
+
+func (g *cloneGuard) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.MemFS.ReuseForWrite(from, to, c)
 }
 
 // TestCrash takes crash clones between file operations while a shard writes, flushes and compacts, with 0, 50 and
@@ -43,7 +60,7 @@ func TestCrash(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
-	mem := vfs.NewCrashableMem()
+	mem := &cloneGuard{MemFS: vfs.NewCrashableMem()}
 
 	var ops, applied, synced, durable atomic.Uint64
 	var mu sync.Mutex
@@ -58,12 +75,12 @@ func TestCrash(t *testing.T) {
 		defer mu.Unlock()
 		c := clone{at: fmt.Sprint("before ", op.Kind, " of ", op.Path), durable: durable.Load()}
 		cfg := vfs.CrashCloneCfg{UnsyncedDataPercent: int(n / every % 3 * 50), RNG: rng}
-		c.fs = mem.CrashClone(cfg)
+		c.fs = mem.clone(cfg)
 		c.synced = synced.Load()
 		clones = append(clones, c)
 		return nil
 	}))
-	o := Options{FS: lockFS{fs, mem, &mu}, Shared: shared, MemTableSize: 256 << 10, BeforeFlush: func() error {
+	o := Options{FS: fs, Shared: shared, MemTableSize: 256 << 10, BeforeFlush: func() error {
 		synced.Store(applied.Load())
 		return nil
 	}}

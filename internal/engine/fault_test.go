@@ -70,9 +70,9 @@ func eventually(t testing.TB, what string, f func() bool) {
 // fill applies about n bytes of data, in keys that begin with prefix.
 func (r *rig) fill(prefix string, n int) error {
 	v := strings.Repeat("v", 1000)
-	for i := 0; n > 0; i, n = i+1, n-len(v) {
+	for i := 0; n > 0; i++ {
 		r.set(fmt.Sprint(prefix, i), v)
-		if i%16 == 15 {
+		if n -= len(v); i%16 == 15 || n <= 0 {
 			b := r.batch()
 			if err := r.e.Apply(b); err != nil {
 				r.next = b.First
@@ -82,7 +82,6 @@ func (r *rig) fill(prefix string, n int) error {
 			r.begin()
 		}
 	}
-	r.commit()
 	return nil
 }
 
