@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"fmt"
 	"testing"
 
@@ -186,27 +185,5 @@ func TestScanOfAll(t *testing.T) {
 	}
 	if _, ok, err := v.RandomKey(12345, r.now); !ok || err != nil {
 		t.Fatal("no random key", err)
-	}
-}
-
-func TestCheckpoint(t *testing.T) {
-	fs := vfs.NewMem()
-	r := newRig(t, fs, Options{})
-	for i := range 100 {
-		r.set(fmt.Sprint("key", i), "v")
-	}
-	r.commit()
-	pos, err := r.e.Checkpoint("snapshots/1")
-	r.must(err)
-	if pos.Offset != 100 {
-		t.Fatalf("checkpoint at %s, want 100", pos)
-	}
-	names, err := fs.List("snapshots/1")
-	r.must(err)
-	t.Log(names)
-	for _, n := range names {
-		if n == "LOCK" || bytes.HasSuffix([]byte(n), []byte(".log")) {
-			t.Errorf("checkpoint has %s", n)
-		}
 	}
 }
