@@ -171,7 +171,7 @@ func (n *Node) reveal() bool {
 func (n *Node) keep() {
 	ticker := time.NewTicker(keepEvery)
 	defer ticker.Stop()
-	stale := n.opts.RefuseStale
+	stale := keyspace.LinkDown
 	var sampled time.Time
 	for {
 		select {
@@ -181,7 +181,7 @@ func (n *Node) keep() {
 		}
 		n.reveal()
 		if n.opts.RefuseStale && n.keyspace != nil {
-			if now := !n.follower.Streaming(); now != stale {
+			if now := n.staleness(); now != stale {
 				n.keyspace.SetStale(now)
 				stale = now
 			}
@@ -191,6 +191,17 @@ func (n *Node) keep() {
 			n.sample(sampled)
 		}
 	}
+}
+
+// staleness is what reads are told while old data is refused.
+func (n *Node) staleness() keyspace.Stale {
+	switch {
+	case n.follower.Streaming():
+		return keyspace.Fresh
+	case n.follower.Syncing():
+		return keyspace.Syncing
+	}
+	return keyspace.LinkDown
 }
 
 func (n *Node) sample(now time.Time) {

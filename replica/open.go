@@ -155,7 +155,9 @@ func (n *Node) openDir() error {
 		n.opts.Format = engine.Format
 		n.keyspace = keyspace.New(keyspace.Options{Logger: o.Logger.Named("keyspace")})
 		n.keyspace.SetReadOnly(true)
-		n.keyspace.SetStale(o.RefuseStale)
+		if o.RefuseStale {
+			n.keyspace.SetStale(keyspace.LinkDown)
+		}
 		n.data.newEngines = func(shards int) *store.Engines {
 			return store.NewEngines(o.FS, o.Memory/2, shards, o.Logger.Named("engine"))
 		}

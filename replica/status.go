@@ -47,6 +47,19 @@ func (f *Follower) Streaming() bool {
 	return complete
 }
 
+// Syncing reports whether a full sync of any shard is under way.
+func (f *Follower) Syncing() bool {
+	for _, r := range f.runners() {
+		r.mu.Lock()
+		state := r.mu.link.state
+		r.mu.Unlock()
+		if state == StateSyncing || state == StateLoading {
+			return true
+		}
+	}
+	return false
+}
+
 // Status tells of every shard what the follower knows: all but the Log part.
 func (f *Follower) Status() []status.Shard {
 	runners := f.runners()

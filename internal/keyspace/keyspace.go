@@ -68,7 +68,7 @@ type set struct {
 	shards   []*shard.Shard
 	tables   []*watchTable
 	readOnly bool
-	stale    bool
+	stale    string // what reads are answered, "" to serve them
 }
 
 // refusal is why a command is not executed now, or "".
@@ -76,8 +76,8 @@ func (s *set) refusal(c *command.Command) string {
 	switch {
 	case s.readOnly && c.Flags&command.Write != 0:
 		return errReadOnly
-	case s.stale && c.Flags&command.Stale == 0:
-		return errMasterDown
+	case s.stale != "" && c.Flags&command.Stale == 0:
+		return s.stale
 	case len(s.shards) == 0 && c.Flags&command.Loading == 0:
 		return errLoading
 	}
@@ -125,12 +125,22 @@ func (k *Keyspace) SetReadOnly(v bool) {
 	k.set.Store(&next)
 }
 
-// SetStale refuses reads too, with -MASTERDOWN: a replica that must not serve old data and has lost its primary.
-func (k *Keyspace) SetStale(v bool) {
+// Stale says whether a replica that must not serve old data has any, and why.
+type Stale uint8
+
+// What a replica has, and what reads are answered.
+const (
+	Fresh    Stale = iota // they are served
+	LinkDown              // -MASTERDOWN: it has lost its primary
+	Syncing               // -LOADING: a full sync is under way
+)
+
+// SetStale refuses reads too, or serves them again.
+func (k *Keyspace) SetStale(v Stale) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	next := *k.set.Load()
-	next.stale = v
+	next.stale = [...]string{Fresh: "", LinkDown: errMasterDown, Syncing: errLoading}[v]
 	k.set.Store(&next)
 }
 

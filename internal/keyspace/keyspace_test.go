@@ -186,7 +186,7 @@ func TestModes(t *testing.T) {
 	expect(t, s, "-EXECABORT Transaction discarded because of: "+readOnly, "EXEC")
 	expect(t, s, "-"+readOnly+"$1|1|-"+readOnly+"-"+readOnly, "SET a 1", "GET a", "FLUSHALL", "RENAME a b")
 	expect(t, s, "+OK|-"+readOnly+"-EXECABORT Transaction discarded because of previous errors.|", "MULTI", "SET a 1", "EXEC")
-	k.SetStale(true)
+	k.SetStale(keyspace.LinkDown)
 	expect(t, s, "-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.|+OK|+OK|", "GET a", "MULTI", "DISCARD")
 }
 

@@ -232,7 +232,7 @@ func (s *Session) literal(text string, mute bool) {
 // a command that it must not send on its way: without a key, refused, or on several shards as one.
 func (s *Session) route(c *command.Command, args [][]byte) bool {
 	n := len(s.on.shards)
-	if n == 0 || s.on.readOnly || s.on.stale {
+	if n == 0 || s.on.readOnly || s.on.stale != "" {
 		if s.on.refusal(c) != "" {
 			return false
 		}

@@ -124,14 +124,19 @@ func Open(o Options) (_ *Store, err error) {
 		if err != nil {
 			return nil, err
 		}
-		return s, s.Switch(d)
+		if err := s.Switch(d); err != nil {
+			return nil, err
+		}
+		return s, nil
 	}
 	if o.Shards != 0 && o.Shards != s.mu.node.Shards {
 		return nil, fmt.Errorf("data directory %s has %d shards, and %d were asked for: start with --shards %d, or with an empty directory (changing the number of shards of existing data is not possible yet)",
 			o.Dir, s.mu.node.Shards, o.Shards, s.mu.node.Shards)
 	}
-	s.mu.dataset, err = s.openDataset(s.mu.node.Dataset, s.mu.node.Shards)
-	return s, err
+	if s.mu.dataset, err = s.openDataset(s.mu.node.Dataset, s.mu.node.Shards); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 func (s *Store) openNode() error {
