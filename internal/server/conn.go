@@ -79,8 +79,15 @@ func (c *conn) serve() {
 		if err := c.executeBuffered(); err != nil || c.ending {
 			return
 		}
-		if t := c.s.timeout.Load(); t > 0 {
+		for t := c.s.timeout.Load(); t > 0; {
 			_ = c.nc.SetReadDeadline(time.Now().Add(time.Duration(t)))
+			now := c.s.timeout.Load() // CONFIG SET may have set its deadline before the one above
+			if now == t {
+				break
+			}
+			if t = now; t == 0 {
+				_ = c.nc.SetReadDeadline(time.Time{})
+			}
 		}
 		select {
 		case <-c.s.quit: // Shutdown may have set its deadline before the one above

@@ -56,8 +56,10 @@ func (c *conn) setProto(v int) {
 func selectDB(c *call) {
 	n, ok := resp.ParseInt(c.args[1])
 	switch {
-	case !ok || n != int64(int32(n)):
+	case !ok:
 		c.w.Error(errNotInteger)
+	case n != int64(int32(n)):
+		c.w.Error("ERR value is out of range, value must between -2147483648 and 2147483647")
 	case n != 0:
 		c.w.Error("ERR DB index is out of range")
 	default:
