@@ -18,10 +18,11 @@ func (s *Shard) housekeep() {
 	for {
 		select {
 		case <-ticker.C:
+			s.syncByPolicy()
+		case <-s.tidy:
 		case <-s.quit:
 			return
 		}
-		s.syncByPolicy()
 		if err := s.Trim(); err != nil && !errors.Is(err, ErrClosed) {
 			s.opts.Logger.Warn("trimming the log", "shard", s.opts.Shard, "error", err)
 		}

@@ -51,7 +51,7 @@ func (s *Shard) runIngest(in *ingest) {
 // ingestAll feeds the run in pieces that end at the offsets somebody waits for in At.
 func (s *Shard) ingestAll(in *ingest) error {
 	s.recheck()
-	if f := s.fault.Load(); f != nil && !f.transient {
+	if f := s.fault.Load(); f != nil && (!f.transient || s.stalled != nil) {
 		return f.err
 	}
 	if at := s.Log().Next(); in.first != at {
@@ -185,6 +185,7 @@ func (s *Shard) switchTo(machine StateMachine, log *backlog.Log, at wire.Positio
 	s.commit.Store(0)
 	s.started.Store(true)
 	s.fault.Store(nil)
+	s.stalled = nil
 	s.machineMu.Unlock()
 	if err := errors.Join(old.Close(), oldLog.Close()); err != nil {
 		s.opts.Logger.Warn("closing the previous data", "shard", s.opts.Shard, "error", err)

@@ -228,6 +228,10 @@ func (s *Shard) commitFrames(b wire.Batch, commit int64) error {
 		s.fence(err, full)
 		return err
 	}
+	if s.grown += int64(len(b.Frames)); s.grown >= tidyEvery {
+		s.grown = 0
+		poke(s.tidy)
+	}
 	if s.Fsync() == FsyncAlways {
 		if err := log.Sync(); err != nil {
 			err = fmt.Errorf("shard %d: syncing the log: %w", s.opts.Shard, err)
@@ -235,14 +239,27 @@ func (s *Shard) commitFrames(b wire.Batch, commit int64) error {
 			return err
 		}
 	}
-	if err := s.machine.Apply(b); err != nil {
-		err = fmt.Errorf("shard %d: applying offsets [%d, %d): %w", s.opts.Shard, b.First, next, err)
-		s.fence(err, false)
+	if err := s.apply(b, commit); err != nil {
+		full := errors.Is(err, syscall.ENOSPC)
+		if full {
+			b.Frames = append([]byte(nil), b.Frames...)
+			s.stalled = &stalled{batch: b, commit: commit}
+		}
+		s.fence(err, full)
 		return err
+	}
+	return nil
+}
+
+// apply is the second half of commitFrames: state machine and publication.
+func (s *Shard) apply(b wire.Batch, commit int64) error {
+	next := b.At.Offset
+	if err := s.machine.Apply(b); err != nil {
+		return fmt.Errorf("shard %d: applying offsets [%d, %d): %w", s.opts.Shard, b.First, next, err)
 	}
 	s.commit.Store(commit)
 	s.applied.Store(next)
-	log.Publish(next)
+	s.Log().Publish(next)
 	s.runArmed(next)
 	return nil
 }
@@ -254,13 +271,36 @@ func (s *Shard) recheck() {
 		return
 	}
 	usage, err := s.opts.FS.GetDiskUsage(s.opts.Dir)
-	if err == nil && usage.AvailBytes < roomAgain {
+	if err == nil && usage.AvailBytes < roomAgain || !s.applyStalled() {
 		return
 	}
 	if s.fault.CompareAndSwap(f, nil) {
 		s.opts.Logger.Info("shard takes writes again", "shard", s.opts.Shard, "available_bytes", usage.AvailBytes)
 	}
 }
+
+// applyStalled applies what is in the log and found no room before; until that is done nothing may follow it. It reports
+// whether nothing stands in the way any more.
+func (s *Shard) applyStalled() bool {
+	if s.stalled == nil {
+		return true
+	}
+	b := s.stalled.batch
+	if err := s.apply(b, s.stalled.commit); err != nil {
+		if !errors.Is(err, syscall.ENOSPC) {
+			s.fence(err, false)
+		}
+		return false
+	}
+	s.stalled = nil
+	if f := s.observe.Load(); f != nil {
+		(*f)(b)
+	}
+	return true
+}
+
+// tidyEvery is how much the log grows before it is trimmed, in bytes, if a second does not pass before that.
+const tidyEvery = 4 << 20
 
 // roomAgain is how much room on the disk makes it worth trying to write again, in bytes.
 const roomAgain = 16 << 20

@@ -63,6 +63,14 @@ type Shard struct {
 	group   Group
 	pending []Job
 	armed   []*armed
+	stalled *stalled // what is in the log and waits for room to be applied
+	grown   int64    // bytes appended since the housekeeper was told to look at the log
+}
+
+// stalled is a batch that was appended, and that the state machine had no room for.
+type stalled struct {
+	batch  wire.Batch
+	commit int64
 }
 
 // fault is why the shard takes no writes. A transient one is forgotten when its cause has gone (room on the disk).
