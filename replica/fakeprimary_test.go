@@ -283,3 +283,7 @@ func (p *fakePrimary) cutAll() {
 		c.Close()
 	}
 }
+
+func (p *fakePrimary) acksNow() (a []wire.Ack)     { p.locked(func() { a = p.acks }); return }
+func (p *fakePrimary) byesNow() (b []wire.Refusal) { p.locked(func() { b = p.byes }); return }
+func (p *fakePrimary) hellosNow() (h []wire.Hello) { p.locked(func() { h = p.hellos }); return }

@@ -177,8 +177,10 @@ func TestOpen(t *testing.T) {
 	network.serving.Wait()
 
 	s.set(600, 700)
+	s.locked(func() { s.refuse = &wire.Refusal{Version: wire.Version, Code: wire.CodeLoading, Text: "not yet"} })
 	n = openNode(t, network, dir, quick)
 	expect(t, n, int64(600), "", "DBSIZE") // stale, and served
+	s.locked(func() { s.refuse = nil })
 	nodeCaughtUp(t, n)
 	expect(t, n, int64(700), "", "DBSIZE")
 	if st := n.Status().Shards[0]; st.Resumes != 1 || len(st.FullSyncs) != 0 || n.ReplicaID() != id {

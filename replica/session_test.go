@@ -188,7 +188,7 @@ func TestAcks(t *testing.T) {
 		close(gate)
 		caughtUp(t, f)
 		var last wire.Ack
-		for _, a := range p.acks {
+		for _, a := range p.acksNow() {
 			if a.Received < last.Received || a.Applied < last.Applied || a.Durable < last.Durable {
 				t.Fatalf("ack %+v behind %+v", a, last)
 			}
@@ -287,7 +287,7 @@ func TestShardErrorEndsItsLinkOnly(t *testing.T) {
 		if lag := f.Lag(); lag.Mutations != 1 || lag.Millis < 10_000 {
 			t.Fatalf("lag %+v", lag)
 		}
-		for _, ack := range b.acks {
+		for _, ack := range b.acksNow() {
 			if ack.Applied > 0 {
 				t.Fatalf("ack %+v of what was not applied", ack)
 			}

@@ -44,8 +44,6 @@ func TestSilentPrimary(t *testing.T) {
 	}
 }
 
-func (p *fakePrimary) byesNow() (b []wire.Refusal) { p.locked(func() { b = p.byes }); return }
-
 // TestPrimaryThatDoesNotRead: acks that nobody takes end the link after 10 s (pitfall 31).
 func TestPrimaryThatDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
