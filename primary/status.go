@@ -46,8 +46,10 @@ func (s *Server) logStatus(p *port, log *backlog.Log, now time.Duration) status.
 	}
 	out.MemoryLimit, out.Keep, out.Disk = s.opts.Limits()
 	if from, ok := p.rate.since(); ok && now > from.at && from.published < b.Published {
-		out.WriteRate = float64(log.BytesFrom(from.published)) / (now - from.at).Seconds()
-		out.Seconds = float64(b.Bytes) / out.WriteRate
+		if bytes := log.BytesFrom(from.published); bytes > 0 {
+			out.WriteRate = float64(bytes) / (now - from.at).Seconds()
+			out.Seconds = float64(b.Bytes) / out.WriteRate
+		}
 	}
 	return out
 }

@@ -125,8 +125,9 @@ func (n *Node) logStatus(s *shard.Shard) status.Log {
 	samples := n.mu.rates[s]
 	n.mu.Unlock()
 	if len(samples) > 0 && samples[0].offset < b.Published {
-		if took := time.Since(samples[0].at).Seconds(); took > 0 {
-			out.WriteRate = float64(log.BytesFrom(samples[0].offset)) / took
+		// No bytes are in it when the log was replaced since.
+		if took, bytes := time.Since(samples[0].at).Seconds(), log.BytesFrom(samples[0].offset); took > 0 && bytes > 0 {
+			out.WriteRate = float64(bytes) / took
 			out.Seconds = float64(b.Bytes) / out.WriteRate
 		}
 	}
