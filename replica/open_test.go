@@ -23,13 +23,13 @@ import (
 // source is a real shard that takes writes, behind a scripted primary that serves its snapshot and its frames.
 type source struct {
 	*fakePrimary
-	t        *testing.T
+	t        testing.TB
 	shard    *shard.Shard
 	keyspace *keyspace.Keyspace
 	dir      string
 }
 
-func newSource(t *testing.T) *source {
+func newSource(t testing.TB) *source {
 	s := &source{fakePrimary: newFakePrimary(t), t: t, dir: t.TempDir()}
 	s.chunk = 64 << 10
 	engines := store.NewEngines(vfs.Default, 16<<20, 1, nil)
