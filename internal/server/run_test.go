@@ -20,6 +20,7 @@ import (
 // fakeNode is a node whose life the test holds in its hands.
 type fakeNode struct {
 	fail    chan error
+	failure error // what fail delivers at once
 	stopFor time.Duration
 	stopErr error
 	stops   int
@@ -45,6 +46,10 @@ func runFake(t *testing.T, n *fakeNode, startErr error, act func(cancel func(), 
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
+		n.fail = make(chan error, 1) // made in the bubble: waiting for it counts as being at rest
+		if n.failure != nil {
+			n.fail <- n.failure
+		}
 		var stdout, log bytes.Buffer
 		signals := make(chan os.Signal, 2)
 		var ask func(string)
@@ -66,6 +71,7 @@ func runFake(t *testing.T, n *fakeNode, startErr error, act func(cancel func(), 
 		}
 		o.code = <-finished
 		o.took = time.Since(begin)
+		time.Sleep(2 * time.Minute) // the bubble may not end before a stop that was given up does
 		o.stdout, o.log = stdout.String(), log.String()
 	})
 	return o
@@ -95,7 +101,6 @@ func TestRunEndsWithTheStatusThatTells(t *testing.T) {
 		{"a failed start", fakeNode{}, errors.New("directory in use"), nil, cli.Failed, 0, "cannot start: directory in use", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.node.fail = make(chan error, 1)
 			o := runFake(t, &c.node, c.startErr, c.act)
 			if o.code != c.code || o.took != c.took || !strings.Contains(o.log, c.log) || c.took < time.Minute && c.node.stops != c.stops {
 				t.Errorf("status %d after %s, %d stops, log:\n%s\nwant status %d after %s, %d stops, and %q", o.code, o.took, c.node.stops, o.log, c.code, c.took, c.stops, c.log)
@@ -108,8 +113,7 @@ func TestRunEndsWithTheStatusThatTells(t *testing.T) {
 }
 
 func TestRunEndsWhenTheNodeFails(t *testing.T) {
-	n := &fakeNode{fail: make(chan error, 1)}
-	n.fail <- errors.New("the listener is gone")
+	n := &fakeNode{failure: errors.New("the listener is gone")}
 	o := runFake(t, n, nil, nil)
 	if o.code != cli.Failed || !strings.Contains(o.log, "the listener is gone") || n.stops != 1 {
 		t.Errorf("status %d, %d stops, log:\n%s", o.code, n.stops, o.log)
