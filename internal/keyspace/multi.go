@@ -205,7 +205,7 @@ func (t *transaction) fail(id int, err error) {
 // run executes the steps. It returns false, with nothing written, if they are too large for the groups that they got.
 func (t *transaction) run() bool {
 	s := t.s
-	if s.watchedChanged(t.grips) {
+	if !t.single && s.watchedChanged(t.grips) {
 		s.ks.Stats.Aborted.Add(1)
 		t.w.NullArray()
 		return true

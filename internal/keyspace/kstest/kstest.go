@@ -38,7 +38,7 @@ func Shards(t testing.TB, n int, fs vfs.FS, change func(*shard.Options)) []*shar
 		}
 		shards[i] = s
 		t.Cleanup(func() {
-			if err := s.Close(); err != nil {
+			if err := s.Close(); err != nil && s.Err() == nil {
 				t.Errorf("closing shard %d: %v", i, err)
 			}
 		})
