@@ -23,7 +23,7 @@ func (e *Engine) Apply(b wire.Batch) error {
 	if e.closing.Load() {
 		return ErrClosed
 	}
-	if err, _ := e.health.err(); err != nil {
+	if err := e.admit(); err != nil {
 		return err
 	}
 	at, _ := e.Position()
@@ -55,16 +55,18 @@ func (e *Engine) Apply(b wire.Batch) error {
 	if err := e.batch.Set(positionKey, e.scan, nil); err != nil {
 		return fmt.Errorf("engine: apply: %w", err)
 	}
+	size := uint64(e.batch.Len()) + entryCost*uint64(e.batch.Count())
 	if err := e.batch.Commit(pebble.NoSync); err != nil {
 		return fmt.Errorf("engine: apply: %w", err)
 	}
-	if e.gate.fenced.Load() {
+	if e.gate.isFenced() {
 		// Something fatal happened meanwhile: perhaps this commit, which Pebble then reports as a success (see Fatalf),
 		// perhaps a flush that has nothing to do with it. What is visible decides.
 		if pos, err := readPosition(e.db, nil); err != nil || pos != b.At {
 			return errors.Join(ErrFenced, err)
 		}
 	}
+	e.pressure.note(b.At.Offset, size, uint64(e.o.MemTableSize/4))
 	e.at.Lock()
 	e.at.Position = b.At
 	e.at.Unlock()

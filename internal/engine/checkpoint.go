@@ -26,7 +26,7 @@ func (e *Engine) Checkpoint(dir string) (pos wire.Position, err error) {
 	if err := e.flush(); err != nil {
 		return pos, err
 	}
-	if err := e.db.Checkpoint(dir); err != nil {
+	if err := e.unlessFenced(func() error { return e.db.Checkpoint(dir) }); err != nil {
 		return pos, fmt.Errorf("engine: checkpoint of %s to %s: %w", e.dir, dir, err)
 	}
 	if err := e.dropLogs(dir); err != nil {
@@ -58,9 +58,9 @@ func (e *Engine) dropLogs(dir string) error {
 func (e *Engine) inspect(dir string) (wire.Position, error) {
 	p := pebbleOptions(e.o, e.o.FS)
 	p.ReadOnly, p.ErrorIfNotExists = true, true
-	h := newHealth(dir, e.o, &gate{closing: make(chan struct{})})
+	h := newHealth(dir, e.o, newGate(e.o.FS, dir, nil))
 	h.onError = func(err error) { e.health.fail(errors.Unwrap(err)) } // its files are the engine's own
-	p.Logger, p.EventListener = h, h.listener(func() {})
+	p.Logger, p.EventListener = h, h.listener(func(pebble.FlushInfo) {}, func(pebble.CompactionInfo) {})
 	db, err := pebble.Open(dir, p)
 	if err != nil {
 		return wire.Position{}, err

@@ -27,12 +27,13 @@
 //     hint that the reaper checks and drops when it is stale. So Set and Delete never read the old value.
 //  4. Only system, data and index keys of the forms above are applied; a frame that names another key, or a range that
 //     reaches outside data and index, is refused whole.
-//  5. After an error that Pebble calls fatal, no byte of the engine's directory changes any more (fence.go): the disk
+//  5. After an error that Pebble calls fatal, no byte of the engine's directory changes any more (gate.go): the disk
 //     is what it would be had the process died there, and the process goes on.
 //
 // # Goroutines
 //
 // [Engine.Apply], [Engine.Close] and everything of [Tx] belong to the shard's owner goroutine. Everything else may be
 // called from any goroutine, also while the engine closes; it then fails with [ErrClosed]. A [View] may be used by one
-// goroutine at a time. The package starts no goroutine of its own; Pebble's end in Close.
+// goroutine at a time. The package starts goroutines only for the length of a Checkpoint and a Close; Pebble's end in
+// Close, except behind the fence.
 package engine

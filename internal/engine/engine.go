@@ -23,7 +23,8 @@ type Engine struct {
 	scan   []byte        // reused by Apply
 	tx     *Tx
 
-	indexLow int64 // no index entry in the engine has a lower deadline; the owner's, not persistent
+	pressure backpressure // the owner's, but for what events count
+	indexLow int64        // no index entry in the engine has a lower deadline; the owner's, not persistent
 
 	at struct { // the visible position
 		sync.Mutex
@@ -51,6 +52,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
+	dir = o.FS.PathDir(o.FS.PathJoin(dir, "x")) // as Pebble will spell it in the names of its files
 	e := &Engine{dir: dir}
 	if o.Shared == nil {
 		e.own = NewShared(8<<20, 1)
@@ -58,18 +60,23 @@ func Open(dir string, o Options) (*Engine, error) {
 		o.EnsureDefaults()
 	}
 	e.o = o
-	e.gate = &gate{FS: o.FS, beforeFlush: o.BeforeFlush, closing: make(chan struct{})}
+	e.gate = newGate(o.FS, dir, o.BeforeFlush)
 	e.health = newHealth(dir, o, e.gate)
+	e.gate.fatal = e.health.fail
 	e.use.idle = sync.NewCond(&e.use)
 	e.use.views = map[*View]struct{}{}
 	p := pebbleOptions(o, e.gate)
 	p.Logger = e.health
-	p.EventListener = e.health.listener(func() { e.durable.stale.Store(true) })
+	p.EventListener = e.health.listener(func(i pebble.FlushInfo) {
+		e.durable.stale.Store(true)
+		e.pressure.flush(i)
+	}, e.pressure.compaction)
 	db, err := pebble.Open(dir, p)
 	if err != nil {
 		e.closeOwn()
 		return nil, fmt.Errorf("engine: open %s: %w; restore it from a replica or a backup, or move it away to rebuild it", dir, err)
 	}
+	e.gate.opened.Store(true)
 	e.db = db
 	e.batch = db.NewBatch(pebble.WithMaxRetainedSizeBytes(maxRetained))
 	e.tx = newTx(e)
@@ -78,6 +85,7 @@ func Open(dir string, o Options) (*Engine, error) {
 		return nil, errors.Join(fmt.Errorf("engine: position of %s: %w", dir, err), e.Close())
 	}
 	e.at.Position, e.durable.offset = pos, pos.Offset
+	e.pressure.tables.Add(db.Metrics().Levels[0].TablesCount)
 	return e, nil
 }
 
@@ -144,7 +152,7 @@ func (e *Engine) flush() error {
 	// A permanent error refuses writes; only one that fenced the files keeps what is in memory from being flushed.
 	refused := func() (error, <-chan struct{}) {
 		err, changed := e.health.err()
-		if errors.Is(err, ErrFenced) && !e.gate.fenced.Load() {
+		if errors.Is(err, ErrFenced) && !e.gate.isFenced() {
 			err = nil
 		}
 		return err, changed
@@ -198,6 +206,9 @@ func (e *Engine) exit() {
 
 // Close ends every view and closes the store; calls in flight end with [ErrClosed]. It does not flush: what is not
 // durable is in the log, and a caller that stops cleanly calls [Engine.Flush] first. A second Close does nothing.
+//
+// A store behind the fence cannot be closed, only left: Pebble's goroutines and its lock on the directory stay until the
+// process ends. The directory may be read, copied and deleted.
 func (e *Engine) Close() error {
 	e.use.Lock()
 	if e.use.closing {
@@ -214,33 +225,41 @@ func (e *Engine) Close() error {
 	e.use.views = nil
 	e.use.Unlock()
 
-	var errs []error
-	for v := range views {
-		errs = append(errs, v.snapshot.Close())
-	}
 	if e.tx != nil {
 		e.tx.release()
 	}
-	errs = append(errs, e.batch.Close(), e.closeDB())
+	err := e.unlessFenced(func() error {
+		var errs []error
+		for v := range views {
+			errs = append(errs, v.base.Close())
+		}
+		return errors.Join(append(errs, e.batch.Close(), e.db.Close())...)
+	})
+	if errors.Is(err, ErrFenced) {
+		return nil
+	}
 	e.closeOwn()
-	if err := errors.Join(errs...); err != nil {
+	if err != nil {
 		return fmt.Errorf("engine: close %s: %w", e.dir, err)
 	}
 	return nil
 }
 
-// closeDB closes Pebble. Behind the fence its bookkeeping may not add up any more, which it reports, or panics about:
-// neither says anything new.
-func (e *Engine) closeDB() (err error) {
-	if e.gate.fenced.Load() {
-		defer func() {
-			if p := recover(); p != nil {
-				e.o.Logger.Debug("closing a fenced store", "dir", e.dir, "panic", p)
-			}
-			err = nil
-		}()
+// unlessFenced calls f, which waits for Pebble's background work, and returns its result, or ErrFenced as soon as the
+// fence goes up: then the work never ends.
+func (e *Engine) unlessFenced(f func() error) error {
+	if e.gate.isFenced() {
+		return ErrFenced
 	}
-	return e.db.Close()
+	done := make(chan error, 1)
+	// Started here for the length of f, which it alone runs. This function waits for it unless the fence goes up.
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-e.gate.fenced:
+		return ErrFenced
+	}
 }
 
 func (e *Engine) closeOwn() {

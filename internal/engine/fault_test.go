@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -186,8 +187,11 @@ func TestCloseWhileStalled(t *testing.T) {
 
 // TestManifestFailure fails the i-th operation on a manifest, for i = 1, 2, ... until a run finishes clean. The engine
 // is fenced, says so once, still reads, closes, and what is on disk afterwards opens at a durable position: the fence
-// keeps Pebble from deleting tables that the manifest may name.
+// keeps Pebble from deleting tables that the manifest may name. Pitfall 33.
 func TestManifestFailure(t *testing.T) {
+	if !apart(t) {
+		return
+	}
 	for i := int64(1); ; i++ {
 		mem := vfs.NewCrashableMem()
 		var armed atomic.Bool
@@ -227,6 +231,15 @@ func TestManifestFailure(t *testing.T) {
 				t.Fatalf("%d: a fenced engine's checkpoint: %v", i, err)
 			}
 			r.want("first", "1")
+			v, err := r.e.NewView() // views go on, too
+			r.must(err)
+			if c, err := v.Count(0); err != nil || c.Keys == 0 {
+				t.Fatalf("%d: a view of a fenced engine: %+v, %v", i, c, err)
+			}
+			r.must(v.Close())
+			if _, err := r.e.Metrics(); !errors.Is(err, ErrFenced) {
+				t.Fatalf("%d: metrics of a fenced engine: %v", i, err)
+			}
 		} else {
 			r.must(err)
 		}
@@ -234,10 +247,7 @@ func TestManifestFailure(t *testing.T) {
 		r.must(err)
 		r.must(r.e.Close())
 		for _, percent := range []int{0, 100} {
-			left := mem
-			if percent == 0 {
-				left = mem.CrashClone(vfs.CrashCloneCfg{})
-			}
+			left := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(1, 1))})
 			e, err := Open("e", Options{FS: left, MemTableSize: 256 << 10})
 			if err != nil {
 				t.Fatalf("%d: does not open after a failed manifest: %v", i, err)
@@ -259,6 +269,44 @@ func TestManifestFailure(t *testing.T) {
 			return
 		}
 	}
+}
+
+// A checkpoint that is under way when the fence goes up ends, and so do a flush and a close that wait.
+func TestFenceEndsWaiting(t *testing.T) {
+	if !apart(t) {
+		return
+	}
+	mem := vfs.NewMem()
+	var armed atomic.Bool
+	atManifest, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if armed.Load() && strings.HasPrefix(op.Path, "e/MANIFEST") && op.Kind == errorfs.OpFileSync {
+			once.Do(func() { close(atManifest) })
+			<-goOn
+			return syscall.EIO
+		}
+		return nil
+	}))
+	r := &rig{t: t, now: 1000}
+	r.open("e", Options{FS: fs})
+	r.set("a", "1")
+	r.commit()
+	armed.Store(true)
+	results := make(chan error, 3)
+	// Three waiting calls, started here; the test collects their results below.
+	go func() { results <- r.e.Flush() }()
+	<-atManifest
+	go func() { results <- r.e.Flush() }()
+	go func() { _, err := r.e.Checkpoint("copy"); results <- err }()
+	close(goOn)
+	for range 3 {
+		if err := <-results; !errors.Is(err, ErrFenced) {
+			t.Errorf("%v, want it fenced", err)
+		}
+	}
+	r.want("a", "1")
+	r.must(r.e.Close())
 }
 
 // A damaged table fences the engine and names the file; nothing damaged is handed on in a checkpoint. (Row "a byte

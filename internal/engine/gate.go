@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"path"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,18 +24,57 @@ const (
 //  1. Before the first table of a flush is created it calls beforeFlush, and fails the creation, hence the flush, when
 //     that fails. (EventListener.FlushBegin would be called with DB.mu held and cannot fail.)
 //  2. After a failure it delays the creation of the next table: Pebble retries background work without a pause.
-//  3. Once fenced it changes nothing on disk any more. Pebble's Logger.Fatalf is meant not to return; where it does,
-//     Pebble goes on to delete the tables of a version edit that may well have reached the manifest. Behind the fence it
-//     cannot, and the directory stays what a killed process would have left.
+//  3. It is the fence: when something fails whose fate on disk is unknown (a manifest, a marker, the directory), the
+//     goroutine that it happened to never hears of it. It is parked for the rest of the process, and nothing in the
+//     directory changes any more.
+//
+// Why parked: Pebble calls such errors fatal and is not made to go on. Told of the error, it would delete the tables of
+// a version edit that may well be in the manifest, and then trip over level-0 bookkeeping that was prepared for the
+// version that never came, which panics, and not only in builds with invariants. Parked inside the manifest write, the
+// goroutine holds the manifest's lock and not DB.mu: a state that Pebble is in during each such write, only for longer.
+// Reads, snapshots and commits go on; no other version edit can happen; Apply refuses.
 type gate struct {
 	vfs.FS
+	dir         string
 	beforeFlush func() error
+	fatal       func(error)   // told why, before a goroutine is parked the first time
+	opened      atomic.Bool   // Open has returned: from now on errors are met on Pebble's goroutines
 	closing     chan struct{} // closed when the engine begins to close
-	fenced      atomic.Bool
-	unsynced    atomic.Bool  // a flush has begun and beforeFlush has not yet returned for it
-	retryAt     atomic.Int64 // nanoseconds since 1970; no table is created before
-	flush       sync.Mutex   // serialises beforeFlush
+	fence       sync.Once
+	fenced      chan struct{} // closed when the fence goes up
+	unsynced    atomic.Bool   // a flush has begun and beforeFlush has not yet returned for it
+	retryAt     atomic.Int64  // nanoseconds since 1970; no table is created before
+	flush       sync.Mutex    // serialises beforeFlush
 }
+
+func newGate(fs vfs.FS, dir string, beforeFlush func() error) *gate {
+	return &gate{FS: fs, dir: dir, beforeFlush: beforeFlush, closing: make(chan struct{}), fenced: make(chan struct{})}
+}
+
+func (g *gate) isFenced() bool {
+	select {
+	case <-g.fenced:
+		return true
+	default:
+		return false
+	}
+}
+
+// raise puts up the fence. From then on nothing changes the directory.
+func (g *gate) raise() { g.fence.Do(func() { close(g.fenced) }) }
+
+// doom is for an error that Pebble would call fatal: it raises the fence, tells, and parks the goroutine. Before Open has
+// returned it does nothing, for Open returns such errors.
+func (g *gate) doom(err error) {
+	if err != nil && g.opened.Load() {
+		g.raise()
+		g.fatal(err)
+		park()
+	}
+}
+
+// park never returns: see gate.
+func park() { select {} }
 
 // flushBegins is told by the event listener when the memtables to flush are chosen, with DB.mu held.
 func (g *gate) flushBegins() { g.unsynced.Store(true) }
@@ -58,11 +96,10 @@ func (g *gate) syncLog() error {
 	return nil
 }
 
-// wait holds background work back until its pause is over, or for good when fenced: until the engine closes.
+// wait holds background work back until its pause is over, or for good behind the fence.
 func (g *gate) wait() {
-	if g.fenced.Load() {
-		<-g.closing
-		return
+	if g.isFenced() {
+		park()
 	}
 	d := time.Until(time.Unix(0, g.retryAt.Load()))
 	if d <= 0 {
@@ -78,10 +115,12 @@ func (g *gate) wait() {
 
 // Create implements vfs.FS.
 func (g *gate) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	if isTable(name) {
+	base := g.PathBase(name)
+	inside := g.PathDir(name) == g.dir
+	if inside && (strings.HasSuffix(base, ".sst") || strings.HasSuffix(base, ".blob")) {
 		g.wait()
 	}
-	if g.fenced.Load() {
+	if g.isFenced() {
 		return nil, ErrFenced
 	}
 	if category == flushCategory {
@@ -90,18 +129,26 @@ func (g *gate) Create(name string, category vfs.DiskWriteCategory) (vfs.File, er
 		}
 	}
 	f, err := g.FS.Create(name, category)
-	if err == nil && strings.HasPrefix(path.Base(name), "MANIFEST-") {
+	if inside && (strings.HasPrefix(base, "MANIFEST-") || strings.HasPrefix(base, "marker.")) {
+		g.doom(err)
+		if err == nil {
+			f = &gateFile{File: f, g: g}
+		}
+	}
+	return f, err
+}
+
+// OpenDir implements vfs.FS.
+func (g *gate) OpenDir(name string) (vfs.File, error) {
+	f, err := g.FS.OpenDir(name)
+	if err == nil && name == g.dir {
 		f = &gateFile{File: f, g: g}
 	}
 	return f, err
 }
 
-func isTable(name string) bool {
-	return strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob")
-}
-
 func (g *gate) check(f func() error) error {
-	if g.fenced.Load() {
+	if g.isFenced() {
 		return ErrFenced
 	}
 	return f()
@@ -129,7 +176,7 @@ func (g *gate) Rename(from, to string) error {
 
 // ReuseForWrite implements vfs.FS.
 func (g *gate) ReuseForWrite(from, to string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	if g.fenced.Load() {
+	if g.isFenced() {
 		return nil, ErrFenced
 	}
 	return g.FS.ReuseForWrite(from, to, category)
@@ -138,23 +185,39 @@ func (g *gate) ReuseForWrite(from, to string, category vfs.DiskWriteCategory) (v
 // Unwrap implements vfs.FS.
 func (g *gate) Unwrap() vfs.FS { return g.FS }
 
-// gateFile is a manifest: the one kind of file whose bytes say what the store is.
+// gateFile is a manifest, a marker or the directory: what says which files are the store. Only Pebble's background
+// goroutines write them once Open has returned.
 type gateFile struct {
 	vfs.File
 	g *gate
 }
 
-// Write implements vfs.File. Compactions that only move or delete tables come here without having created one.
-func (f *gateFile) Write(b []byte) (int, error) {
-	if f.g.fenced.Load() {
-		f.g.wait()
-		return 0, ErrFenced
+func (f *gateFile) do(op func() error) error {
+	if f.g.isFenced() {
+		if f.g.opened.Load() {
+			park()
+		}
+		return ErrFenced
 	}
-	return f.File.Write(b)
+	err := op()
+	f.g.doom(err)
+	return err
+}
+
+// Write implements vfs.File.
+func (f *gateFile) Write(b []byte) (n int, err error) {
+	err = f.do(func() error { n, err = f.File.Write(b); return err })
+	return n, err
 }
 
 // Sync implements vfs.File.
-func (f *gateFile) Sync() error { return f.g.check(f.File.Sync) }
+func (f *gateFile) Sync() error { return f.do(f.File.Sync) }
+
+// SyncTo implements vfs.File.
+func (f *gateFile) SyncTo(length int64) (full bool, err error) {
+	err = f.do(func() error { full, err = f.File.SyncTo(length); return err })
+	return full, err
+}
 
 // SyncData implements vfs.File.
-func (f *gateFile) SyncData() error { return f.g.check(f.File.SyncData) }
+func (f *gateFile) SyncData() error { return f.do(f.File.SyncData) }

@@ -56,7 +56,7 @@ type health struct {
 		permanent error         // first fatal error or corruption
 		stalled   error         // why the last flush failed; nil after one that did not
 		lastFlush error         // how the last flush ended
-		changed   chan struct{} // closed and replaced when permanent or stalled changes
+		changed   chan struct{} // closed and replaced when permanent or stalled changes, and after background work
 		logged    time.Time     // when a background error was logged last
 		muted     int           // background errors since then
 	}
@@ -84,6 +84,13 @@ func (h *health) err() (error, <-chan struct{}) {
 func (h *health) changedLocked() {
 	close(h.mu.changed)
 	h.mu.changed = make(chan struct{})
+}
+
+// moved wakes who waits for background work.
+func (h *health) moved() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.changedLocked()
 }
 
 // fail records a permanent error; the first one counts.
@@ -139,8 +146,8 @@ func (h *health) flushed(err error) {
 	again := err == nil && h.mu.stalled != nil
 	if again {
 		h.mu.stalled = nil
-		h.changedLocked()
 	}
+	h.changedLocked()
 	h.mu.Unlock()
 	if again {
 		h.log.Info("background writes succeed again", "dir", h.dir)
@@ -160,20 +167,17 @@ func (h *health) Errorf(format string, args ...any) {
 }
 
 // Fatalf implements pebble.Logger. Pebble expects it not to return, and it must: ending the process would take the
-// other shards down, and ending only the goroutine (or blocking it) would leave Pebble's mutexes or its "flushing"
-// mark taken for ever, and with them the shard's loop and Close. What Pebble v2.1.7 does after it returned:
-//
-//   - a failed manifest write (versionSet.UpdateVersionLocked) unwinds as an error, but removes the tables of the edit
-//     whose fate is unknown. The fence prevents that;
-//   - a failed commit (DB.Apply) is reported as success. [Engine.Apply] looks at the health afterwards;
-//   - the remaining calls assert invariants of Pebble's own.
+// other shards down, and ending or blocking the goroutine here would leave DB.mu taken for ever. The errors of the disk
+// that are fatal to Pebble do not come here, the gate keeps them. What does, in v2.1.7: a commit that failed, which
+// DB.Apply then reports as a success, so that [Engine.Apply] looks again; failures while opening, which are returned as
+// errors too; and broken invariants of Pebble's own, where the fence saves at least the files.
 func (h *health) Fatalf(format string, args ...any) {
-	h.gate.fenced.Store(true)
+	h.gate.raise()
 	h.fail(fmt.Errorf("pebble: "+format, args...))
 }
 
-// listener connects Pebble's events.
-func (h *health) listener(durable func()) *pebble.EventListener {
+// listener connects Pebble's events, and tells of flushes and compactions that ended, well or not.
+func (h *health) listener(flush func(pebble.FlushInfo), compaction func(pebble.CompactionInfo)) *pebble.EventListener {
 	l := &pebble.EventListener{
 		BackgroundError: h.background,
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
@@ -181,15 +185,13 @@ func (h *health) listener(durable func()) *pebble.EventListener {
 		},
 		FlushBegin: func(pebble.FlushInfo) { h.gate.flushBegins() },
 		FlushEnd: func(i pebble.FlushInfo) {
+			flush(i)
 			h.flushed(i.Err)
-			if i.Err == nil {
-				durable()
-			}
 		},
-		WriteStallBegin: func(i pebble.WriteStallBeginInfo) {
-			h.log.Warn("writes wait for flushes or compactions", "dir", h.dir, "reason", i.Reason)
+		CompactionEnd: func(i pebble.CompactionInfo) {
+			compaction(i)
+			h.moved()
 		},
-		WriteStallEnd: func() { h.log.Info("writes go on", "dir", h.dir) },
 	}
 	l.EnsureDefaults(h)
 	return l

@@ -1,5 +1,7 @@
 package engine
 
+import "github.com/cockroachdb/pebble/v2"
+
 // Metrics are figures for INFO and for the metrics page. Bytes and counts are of this engine only.
 type Metrics struct {
 	DiskBytes       uint64 // of all files, those waiting for deletion included
@@ -16,13 +18,17 @@ type Metrics struct {
 	OpenFiles       int64 // in the shared file cache
 }
 
-// Metrics returns the figures of now. It costs some microseconds to milliseconds.
+// Metrics returns the figures of now. It can take as long as the disk does for a small write. Behind the fence there are
+// none: the error is [ErrFenced].
 func (e *Engine) Metrics() (Metrics, error) {
 	if err := e.enter(); err != nil {
 		return Metrics{}, err
 	}
 	defer e.exit()
-	p := e.db.Metrics()
+	var p *pebble.Metrics
+	if err := e.unlessFenced(func() error { p = e.db.Metrics(); return nil }); err != nil {
+		return Metrics{}, err
+	}
 	total := p.Total()
 	return Metrics{
 		DiskBytes:       p.DiskSpaceUsage(),

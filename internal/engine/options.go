@@ -78,12 +78,11 @@ func pebbleOptions(o Options, fs vfs.FS) *pebble.Options {
 		FormatMajorVersion: formatMajor,
 		DisableWAL:         true,
 		MemTableSize:       uint64(o.MemTableSize),
-		// Four memtables may wait for their flush before writers do.
-		MemTableStopWritesThreshold: 4,
-		// Reads suffer from many tables in level 0 long before writers need to be stopped for it.
-		L0CompactionThreshold: 2,
-		L0StopWritesThreshold: 64,
-		LBaseMaxBytes:         64 << 20,
+		// Apply waits by its own rule (admit.go), which can be interrupted, long before Pebble would stop writers.
+		MemTableStopWritesThreshold: 1000,
+		L0StopWritesThreshold:       1000,
+		L0CompactionThreshold:       2,
+		LBaseMaxBytes:               64 << 20,
 		// One compaction at a time, two when it falls behind: clients share the cores.
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 		// A FLUSHALL gives its disk space back within this time even if nothing else is written.

@@ -8,22 +8,30 @@ import (
 	"github.com/understudy-kv/understudy/wire"
 )
 
-// View is the engine's content at one moment. It holds files and old versions back from deletion, so it should live for
+// View is the engine's content at one moment. It holds the memtables and files of that moment, so it should live for
 // seconds, at most minutes. One goroutine at a time may use it, any one. Each call that walks ends with [ErrClosed] when
 // the engine begins to close; the callbacks that it is given must return soon, for Close waits for them.
+//
+// It is an iterator that is never moved, and cloned for each use, and no Pebble snapshot: making and closing snapshots
+// waits for DB.mu and for manifest writes, hence for the disk.
 type View struct {
-	e        *Engine
-	snapshot *pebble.Snapshot
+	e    *Engine
+	base *pebble.Iterator
 }
 
 // NewView takes a view of what is applied now. Close it.
 func (e *Engine) NewView() (*View, error) {
+	if err := e.enter(); err != nil {
+		return nil, err
+	}
+	defer e.exit()
+	it, err := e.db.NewIter(nil)
+	if err != nil {
+		return nil, fmt.Errorf("engine: view: %w", err)
+	}
+	v := &View{e: e, base: it}
 	e.use.Lock()
 	defer e.use.Unlock()
-	if e.use.closing {
-		return nil, ErrClosed
-	}
-	v := &View{e: e, snapshot: e.db.NewSnapshot()}
 	e.use.views[v] = struct{}{}
 	return v, nil
 }
@@ -31,13 +39,18 @@ func (e *Engine) NewView() (*View, error) {
 // Close gives the view up. It does nothing the second time, and after the engine was closed.
 func (v *View) Close() error {
 	e := v.e
+	if e.enter() != nil {
+		return nil // the engine's Close does it, or did
+	}
+	defer e.exit()
 	e.use.Lock()
-	defer e.use.Unlock()
-	if _, open := e.use.views[v]; !open || e.use.closing {
+	_, open := e.use.views[v]
+	delete(e.use.views, v)
+	e.use.Unlock()
+	if !open {
 		return nil
 	}
-	delete(e.use.views, v)
-	return v.snapshot.Close()
+	return v.base.Close()
 }
 
 // walk opens an iterator over [from, to) for the length of f.
@@ -46,7 +59,7 @@ func (v *View) walk(from, to []byte, f func(w *walker) error) (err error) {
 		return err
 	}
 	defer v.e.exit()
-	it, err := v.snapshot.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
+	it, err := v.base.Clone(pebble.CloneOptions{IterOptions: &pebble.IterOptions{LowerBound: from, UpperBound: to}})
 	if err != nil {
 		return fmt.Errorf("engine: view: %w", err)
 	}
@@ -58,16 +71,24 @@ func (v *View) walk(from, to []byte, f func(w *walker) error) (err error) {
 	return f(&walker{it: it, closing: v.e.closing.Load})
 }
 
-// Position is the position that the view's content has.
-func (v *View) Position() (pos wire.Position, err error) {
-	err = v.walk(positionKey, append(positionKey[:len(positionKey):len(positionKey)], 0), func(w *walker) error {
-		if !w.seek(positionKey) {
+// at calls f with the value of an engine key, if it is there.
+func (v *View) at(key []byte, f func(value []byte) error) error {
+	return v.walk(key, append(key[:len(key):len(key)], 0), func(w *walker) error {
+		if !w.seek(key) {
 			return w.err()
 		}
 		b, err := w.value()
-		if err == nil {
-			pos, err = wire.ParsePosition(b)
+		if err != nil {
+			return err
 		}
+		return f(b)
+	})
+}
+
+// Position is the position that the view's content has.
+func (v *View) Position() (pos wire.Position, err error) {
+	err = v.at(positionKey, func(b []byte) (err error) {
+		pos, err = wire.ParsePosition(b)
 		return err
 	})
 	return pos, err
@@ -75,25 +96,14 @@ func (v *View) Position() (pos wire.Position, err error) {
 
 // Get returns the key's record and whether it is there at now, in milliseconds since 1970. Value is a copy.
 func (v *View) Get(key []byte, now int64) (r Record, ok bool, err error) {
-	if err := v.e.enter(); err != nil {
-		return r, false, err
-	}
-	defer v.e.exit()
-	b, pinned, err := v.snapshot.Get(AppendDataKey(nil, key))
-	if err == pebble.ErrNotFound {
-		return r, false, nil
-	} else if err != nil {
-		return r, false, fmt.Errorf("engine: view: %w", err)
-	}
-	if r, err = DecodeRecord(b); err == nil && !r.Expired(now) {
-		ok = true
-		r.Value = append([]byte(nil), r.Value...)
-	} else {
-		r = Record{}
-	}
-	if cerr := pinned.Close(); err == nil {
-		err = cerr
-	}
+	err = v.at(AppendDataKey(nil, key), func(b []byte) error {
+		got, err := DecodeRecord(b)
+		if err == nil && !got.Expired(now) {
+			r, ok = got, true
+			r.Value = append([]byte(nil), r.Value...)
+		}
+		return err
+	})
 	return r, ok, err
 }
 
