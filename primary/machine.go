@@ -16,8 +16,13 @@ type StateMachine = shard.StateMachine
 // MachineEnv is what a state machine is given when it is opened.
 type MachineEnv = shard.Env
 
-// ErrTooLarge means that one mutation is larger than a frame can be.
-var ErrTooLarge = wire.ErrTooLarge
+// Errors of [Node.Propose]; test with errors.Is.
+var (
+	// ErrTooLarge means that one mutation is larger than a frame can be, [wire.MaxPayload] bytes.
+	ErrTooLarge = wire.ErrTooLarge
+	// ErrClosed means that the node is closed, or being closed.
+	ErrClosed = shard.ErrClosed
+)
 
 // proposal is one mutation of an embedding program on its way through a shard.
 type proposal struct {
@@ -73,9 +78,16 @@ func (p *proposal) Committed(next uint64, err error) {
 // Propose makes one mutation of a shard: build adds its puts and deletes, and must not end it. build runs on the shard's
 // goroutine, so it must be quick, may read the state machine's data as it is, and may be called twice. When Propose
 // returns nil the mutation is in the log (synced, under the policy always), applied, and on its way to replicas; the
-// position lies behind it. After an error of build nothing happened. When ctx ends first the mutation may happen still.
+// position lies behind it.
+//
+// After an error of build, [ErrTooLarge] and [ErrClosed] nothing happened. After an error of the disk the mutation may
+// have happened, or may happen still: when it was in the log and could not be synced, or be applied for want of room.
+// When ctx ends first it may happen still, too.
 func (n *Node) Propose(ctx context.Context, shardID int, build func(*wire.Builder) error) (wire.Position, error) {
 	shards := n.store.Shards()
+	if len(shards) == 0 {
+		return wire.Position{}, ErrClosed
+	}
 	if shardID < 0 || shardID >= len(shards) {
 		return wire.Position{}, fmt.Errorf("primary: shard %d does not exist: there are %d", shardID, len(shards))
 	}

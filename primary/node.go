@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/understudy-kv/understudy/internal/keyspace"
+	"github.com/understudy-kv/understudy/internal/resp"
 	"github.com/understudy-kv/understudy/internal/shard"
 	"github.com/understudy-kv/understudy/internal/status"
 	"github.com/understudy-kv/understudy/internal/store"
@@ -26,6 +27,7 @@ type Node struct {
 	store    *store.Store
 	keyspace *keyspace.Keyspace // nil with a state machine of the program's own
 	server   *Server
+	once     sync.Once // Close
 
 	backlog struct {
 		sync.Mutex
@@ -36,8 +38,13 @@ type Node struct {
 // errNoKeyspace is what Do returns where there are no commands.
 var errNoKeyspace = errors.New("primary: commands need the built-in state machine; this node was opened with Options.StateMachine, use Propose")
 
+// ReplyError is an error reply, as a client would get it: its first word is the kind, such as WRONGTYPE or LOADING. Test
+// with errors.As.
+type ReplyError = resp.ReplyError
+
 // Do executes one command, such as Do(ctx, "SET", "key", "value"), and returns its reply: nil, a string, an int64, a
-// float64, a bool or a []any of replies. An error reply is the error.
+// float64, a bool or a []any of replies. An error reply is the error, a [ReplyError]. ctx is looked at before the command
+// begins: one that has begun is waited for. Transactions and the commands of a connection are not available.
 func (n *Node) Do(ctx context.Context, args ...any) (any, error) {
 	if n.keyspace == nil {
 		return nil, errNoKeyspace
@@ -112,17 +119,21 @@ func (n *Node) limits() (memory, keep, disk int64) {
 	return n.opts.BacklogMemory, keep, disk
 }
 
-// Close ends the sessions of replicas with a stated reason, then stops every shard cleanly. What was queued is done.
-func (n *Node) Close() error {
-	var errs []error
-	if n.server != nil {
-		errs = append(errs, n.server.Close())
-	}
-	if n.store != nil {
-		errs = append(errs, n.store.Close())
-	}
-	if n.engines != nil {
-		n.engines.Close()
-	}
-	return errors.Join(errs...)
+// Close ends the sessions of replicas with a stated reason, then stops every shard cleanly. What was queued is done. The
+// error tells what could not be stopped cleanly: the next start replays the log. It may be called more than once.
+func (n *Node) Close() (err error) {
+	n.once.Do(func() {
+		var errs []error
+		if n.server != nil {
+			errs = append(errs, n.server.Close())
+		}
+		if n.store != nil {
+			errs = append(errs, n.store.Close())
+		}
+		if n.engines != nil {
+			n.engines.Close()
+		}
+		err = errors.Join(errs...)
+	})
+	return err
 }

@@ -84,6 +84,26 @@ func TestNodeRestarts(t *testing.T) {
 	}
 }
 
+// A node that is closed says so, and closing it again does nothing.
+func TestClosedNode(t *testing.T) {
+	n, err := Open(Options{Dir: t.TempDir(), Shards: 1, Memory: 32 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var reply ReplyError
+	if _, err := n.Do(context.Background(), "GET", "key"); !errors.As(err, &reply) || !strings.HasPrefix(string(reply), "LOADING") {
+		t.Errorf("GET: %v", err)
+	}
+	if _, err := n.Propose(context.Background(), 0, func(*wire.Builder) error { return nil }); !errors.Is(err, ErrClosed) {
+		t.Errorf("propose: %v", err)
+	}
+}
+
 func TestOptionsFaults(t *testing.T) {
 	_, err := Open(Options{Shards: 300, Fsync: "sometimes", ReplicationPortBase: 65500})
 	for _, want := range []string{"Dir", "300 shards", "sometimes", "65500-65799"} {

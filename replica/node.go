@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/understudy-kv/understudy/internal/keyspace"
+	"github.com/understudy-kv/understudy/internal/resp"
 	"github.com/understudy-kv/understudy/internal/shard"
 	"github.com/understudy-kv/understudy/internal/status"
 	"github.com/understudy-kv/understudy/internal/version"
@@ -47,9 +48,14 @@ type rateSample struct {
 // errNoKeyspace is what Do returns where there are no commands.
 var errNoKeyspace = errors.New("replica: commands need the built-in state machine; this node was opened with Options.StateMachine")
 
+// ReplyError is an error reply, as a client would get it: its first word is the kind, such as READONLY or LOADING. Test
+// with errors.As.
+type ReplyError = resp.ReplyError
+
 // Do executes one command that reads, such as Do(ctx, "GET", "key"), and returns its reply: nil, a string, an int64, a
-// float64, a bool or a []any of replies. An error reply is the error: READONLY for a command that writes, LOADING before
-// the first full sync is complete.
+// float64, a bool or a []any of replies. An error reply is the error, a [ReplyError]: READONLY for a command that writes,
+// LOADING before the first full sync is complete; with Options.RefuseStale also LOADING while a full sync runs, and
+// MASTERDOWN while a link is down. ctx is looked at before the command begins: one that has begun is waited for.
 func (n *Node) Do(ctx context.Context, args ...any) (any, error) {
 	if n.keyspace == nil {
 		return nil, errNoKeyspace
