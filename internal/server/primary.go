@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -32,6 +33,8 @@ func startPrimary(_ context.Context, o PrimaryOptions, log hclog.Logger, quit fu
 		po.Shards = *o.Shards
 	}
 	warnExposed(log, "replicas", o.replicationHost())
+	// Recovery is to keep to the limit too; the shard count is known for certain behind it.
+	tuneMemory(log, o.Memory, o.BacklogMemory*units.Bytes(max(po.Shards, runtime.GOMAXPROCS(0))))
 	n, err := primary.Open(po)
 	if err != nil {
 		return nil, err
