@@ -24,6 +24,10 @@ var (
 	ErrClosed = shard.ErrClosed
 )
 
+// errKeyspace is what Propose returns where there are commands: bytes that are no keys of Pebble's layout would be in the
+// log before the state machine refused them, and again at every start.
+var errKeyspace = errors.New("primary: Propose needs a state machine of the program's own (Options.StateMachine); this node has the built-in one, use Do")
+
 // proposal is one mutation of an embedding program on its way through a shard.
 type proposal struct {
 	shard *shard.Shard
@@ -78,12 +82,15 @@ func (p *proposal) Committed(next uint64, err error) {
 // Propose makes one mutation of a shard: build adds its puts and deletes, and must not end it. build runs on the shard's
 // goroutine, so it must be quick, may read the state machine's data as it is, and may be called twice. When Propose
 // returns nil the mutation is in the log (synced, under the policy always), applied, and on its way to replicas; the
-// position lies behind it.
+// position lies behind it. It needs Options.StateMachine: with the built-in one, use Do.
 //
 // After an error of build, [ErrTooLarge] and [ErrClosed] nothing happened. After an error of the disk the mutation may
 // have happened, or may happen still: when it was in the log and could not be synced, or be applied for want of room.
 // When ctx ends first it may happen still, too.
 func (n *Node) Propose(ctx context.Context, shardID int, build func(*wire.Builder) error) (wire.Position, error) {
+	if n.keyspace != nil {
+		return wire.Position{}, errKeyspace
+	}
 	shards := n.store.Shards()
 	if len(shards) == 0 {
 		return wire.Position{}, ErrClosed

@@ -84,11 +84,16 @@ func TestNodeRestarts(t *testing.T) {
 	}
 }
 
-// A node that is closed says so, and closing it again does nothing.
-func TestClosedNode(t *testing.T) {
+// A node with the built-in keyspace takes no proposals; one that is closed says so, and closing it again does nothing.
+func TestKeyspaceNode(t *testing.T) {
 	n, err := Open(Options{Dir: t.TempDir(), Shards: 1, Memory: 32 << 20})
 	if err != nil {
 		t.Fatal(err)
+	}
+	// Bytes that are no key of the keyspace's layout never reach the log, from which they could not be taken back.
+	put := func(b *wire.Builder) error { b.Put([]byte("key"), nil); return nil }
+	if _, err := n.Propose(context.Background(), 0, put); !errors.Is(err, errKeyspace) || n.Status().Shards[0].Offset != 0 {
+		t.Errorf("propose: %v", err)
 	}
 	for range 2 {
 		if err := n.Close(); err != nil {
@@ -98,9 +103,6 @@ func TestClosedNode(t *testing.T) {
 	var reply ReplyError
 	if _, err := n.Do(context.Background(), "GET", "key"); !errors.As(err, &reply) || !strings.HasPrefix(string(reply), "LOADING") {
 		t.Errorf("GET: %v", err)
-	}
-	if _, err := n.Propose(context.Background(), 0, func(*wire.Builder) error { return nil }); !errors.Is(err, ErrClosed) {
-		t.Errorf("propose: %v", err)
 	}
 }
 
@@ -215,5 +217,11 @@ func TestOwnStateMachine(t *testing.T) {
 	p.ack(11, 11, 11)
 	if got := n.WaitAcked(ctx, []uint64{0, 11}, 1, 1); got != 1 {
 		t.Fatalf("WAITAOF counted %d", got)
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Propose(ctx, 1, func(*wire.Builder) error { return nil }); !errors.Is(err, ErrClosed) {
+		t.Errorf("closed: %v", err)
 	}
 }
