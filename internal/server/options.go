@@ -73,10 +73,8 @@ func (o *PrimaryOptions) Validate() error {
 	}
 	if o.ReplicationPortBase != nil && (*o.ReplicationPortBase < 1 || *o.ReplicationPortBase > maxPort) {
 		errs = append(errs, fmt.Errorf("--replication-port-base: %d is not a port; give one within 1 and %d, or leave it out for the port of --listen + %d", *o.ReplicationPortBase, maxPort, replicationPortDistance))
-	} else if o.Shards != nil && *o.Shards <= maxShards {
-		if err := o.checkRange(*o.Shards); err != nil {
-			errs = append(errs, err)
-		}
+	} else if err := o.checkRange(o.atLeast()); err != nil {
+		errs = append(errs, err)
 	}
 	if o.ReconnectWindow < 0 {
 		errs = append(errs, fmt.Errorf("--reconnect-window: %s is negative", o.ReconnectWindow))
@@ -106,6 +104,14 @@ func (o *PrimaryOptions) portBase() int {
 		return 0
 	}
 	return port + replicationPortDistance
+}
+
+// atLeast is how many shards there are for certain before the data directory is read.
+func (o *PrimaryOptions) atLeast() int {
+	if o.Shards == nil {
+		return 1
+	}
+	return min(max(*o.Shards, 1), maxShards)
 }
 
 // checkRange reports a replication range that ports cannot hold, or that the RESP port lies in.

@@ -159,6 +159,7 @@ func TestFaultsNameTheValueAndTheWayOut(t *testing.T) {
 		{"--shards many", []string{"--shards", `"many"`}},
 		{"--listen 127.0.0.1:60000 --shards 2", []string{"2 shards need the ports 70000-70001", "ports end at 65535", "at most 65534"}},
 		{"--replication-port-base 65533 --shards 4", []string{"4 shards need the ports 65533-65536", "at most 65532"}},
+		{"--listen 127.0.0.1:60000", []string{"need the ports 70000-70000", "ports end at 65535"}},
 		{"--replication-port-base 0", []string{"--replication-port-base: 0 is not a port"}},
 		{"--replication-port-base 6378 --shards 4", []string{"4 shards need the ports 6378-6381", "--listen has 6380"}},
 		{"--replication-listen 127.0.0.1:16380", []string{`"127.0.0.1:16380" has a port`, "--replication-port-base"}},
