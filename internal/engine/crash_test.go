@@ -59,7 +59,7 @@ func TestCrash(t *testing.T) {
 	defer shared.Close()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 1))
+	rng, cloneRNG := rand.New(rand.NewPCG(seed, 1)), rand.New(rand.NewPCG(seed, 2)) // the second is for Pebble's goroutines
 	mem := &cloneGuard{MemFS: vfs.NewCrashableMem()}
 
 	var ops, applied, synced, durable atomic.Uint64
@@ -74,7 +74,7 @@ func TestCrash(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		c := clone{at: fmt.Sprint("before ", op.Kind, " of ", op.Path), durable: durable.Load()}
-		cfg := vfs.CrashCloneCfg{UnsyncedDataPercent: int(n / every % 3 * 50), RNG: rng}
+		cfg := vfs.CrashCloneCfg{UnsyncedDataPercent: int(n / every % 3 * 50), RNG: cloneRNG}
 		c.fs = mem.clone(cfg)
 		c.synced = synced.Load()
 		clones = append(clones, c)
