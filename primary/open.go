@@ -20,7 +20,7 @@ import (
 
 // Defaults of [Options].
 const (
-	DefaultMemory            = 256 << 20
+	DefaultMemory            = 256 << 20 // bytes
 	DefaultReplicationListen = "127.0.0.1"
 )
 
@@ -106,7 +106,9 @@ func (o *Options) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Open opens the data directory, recovers its shards, and serves replicas. Close must follow.
+// Open opens the data directory, recovers its shards, and serves replicas. Close must follow, unless there is an error:
+// then nothing stays open or locked. A damaged log is a *[backlog.CorruptError], which names the file, the byte and the
+// ways out.
 func Open(o Options) (_ *Node, err error) {
 	o.EnsureDefaults()
 	if err := o.Validate(); err != nil {

@@ -68,7 +68,8 @@ type Link struct {
 	everLogged bool
 }
 
-// Figures are a link's counters and what it has heard. Times are on the clock of [Event.At].
+// Figures are a link's counters since it was made, and what it has heard. Times are on the clock of [Event.At], sizes in
+// bytes, offsets name the next mutation.
 type Figures struct {
 	State                      State
 	Received, Applied, Durable uint64

@@ -18,7 +18,7 @@ import (
 	"github.com/understudy-kv/understudy/wire"
 )
 
-// DefaultMemory is the default of Options.Memory.
+// DefaultMemory is the default of Options.Memory, in bytes.
 const DefaultMemory = 256 << 20
 
 // StateMachine is what a program brings in place of Pebble: it applies batches with their position, and opens snapshots
@@ -40,7 +40,7 @@ type Options struct {
 	Announce string
 	// Cluster must be the primary's cluster name.
 	Cluster string
-	// User and Password are what the primary asks for, if it does.
+	// User and Password are what the primary asks for, if it does. They are sent as they are.
 	User     string
 	Password []byte
 	// Fsync is "always", "everysec" (the default) or "no": when the log is synced, and so when acks say durable.
@@ -114,7 +114,7 @@ func (o *Options) Validate() error {
 }
 
 // Open opens the data directory, recovers its shards, if it has any yet, and starts to follow the primary, which need not
-// be there. Close must follow.
+// be there. Close must follow, unless there is an error: then nothing stays open or locked.
 func Open(o Options) (_ *Node, err error) {
 	o.EnsureDefaults()
 	if err := o.Validate(); err != nil {

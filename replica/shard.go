@@ -2,7 +2,8 @@ package replica
 
 import "github.com/understudy-kv/understudy/wire"
 
-// Shard is what a link feeds. *shard.Shard of the programs is one.
+// Shard is what a link feeds. *shard.Shard of the programs is one. Ingest, AdoptLineage and Install are called one at a
+// time; the other methods may be called beside them, from any goroutine.
 type Shard interface {
 	// ID is the shard's id; Dir its directory, in which the link keeps the directory "staging".
 	ID() int

@@ -14,10 +14,10 @@ const beatsMissed = 2 * time.Second
 // Lag is how far a node is behind its primary. Each figure is the worst shard's own: never a sum, and never a
 // difference of maxima, which a cold shard that lags would vanish in (pitfall 36).
 type Lag struct {
-	Mutations uint64
-	Bytes     int64
-	Millis    float64
-	Streaming bool // all links are up; otherwise Mutations and Bytes are as of the last word of the primary
+	Mutations uint64  // committed at the primary, as far as heard, and not applied here
+	Bytes     int64   // of frames, waiting here and not sent yet
+	Millis    float64 // since the primary committed what was applied last, by the primary's clock; 0 when caught up
+	Streaming bool    // all links are up; otherwise Mutations and Bytes are as of the last word of the primary
 }
 
 // Lag is the worst shard's.

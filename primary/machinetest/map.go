@@ -13,7 +13,7 @@ import (
 )
 
 // Map is a state machine over a Go map. It becomes durable when Flush writes the whole map to one file, which suits small
-// states: until then, and after a restart, the log replays the rest.
+// states: until then, and after a restart, the log replays the rest. All methods may be called from any goroutine.
 type Map struct {
 	dir         string
 	beforeFlush func() error
