@@ -91,6 +91,11 @@ func (s *Shard) loop() {
 				quit, stopping = nil, true
 			}
 		}
+		select { // the tick has its turn under any load
+		case <-ticker.C:
+			ticked = true
+		default:
+		}
 		control, in, paused := s.take()
 		for _, f := range control {
 			f()
@@ -100,7 +105,8 @@ func (s *Shard) loop() {
 		}
 		if len(s.pending) > 0 {
 			s.runGroup()
-		} else if ticked && !stopping {
+		}
+		if ticked && !stopping {
 			s.runTick()
 		}
 		if stopping && len(s.pending) == 0 && len(control) == 0 && (in == nil || paused) {
@@ -222,6 +228,11 @@ func (s *Shard) commitGroup() (uint64, error) {
 func (s *Shard) commitFrames(b wire.Batch, commit int64) error {
 	log := s.Log()
 	next := b.At.Offset
+	if err := s.machineErr(); err != nil {
+		err = fmt.Errorf("shard %d: %w", s.opts.Shard, err)
+		s.fence(err, errors.Is(err, syscall.ENOSPC))
+		return err
+	}
 	if err := log.Append(b.Frames, b.First, next); err != nil {
 		full := errors.Is(err, syscall.ENOSPC)
 		err = fmt.Errorf("shard %d: writing the log: %w", s.opts.Shard, err)
@@ -271,12 +282,21 @@ func (s *Shard) recheck() {
 		return
 	}
 	usage, err := s.opts.FS.GetDiskUsage(s.opts.Dir)
-	if err == nil && usage.AvailBytes < roomAgain || !s.applyStalled() {
+	if err == nil && usage.AvailBytes < roomAgain || s.machineErr() != nil || !s.applyStalled() {
 		return
 	}
 	if s.fault.CompareAndSwap(f, nil) {
 		s.opts.Logger.Info("shard takes writes again", "shard", s.opts.Shard, "available_bytes", usage.AvailBytes)
 	}
+}
+
+// machineErr is why the state machine would refuse a batch now, where it can tell: asked before the append, it keeps the
+// log from taking what cannot be applied.
+func (s *Shard) machineErr() error {
+	if m, ok := s.machine.(interface{ Err() error }); ok {
+		return m.Err()
+	}
+	return nil
 }
 
 // applyStalled applies what is in the log and found no room before; until that is done nothing may follow it. It reports

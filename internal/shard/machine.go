@@ -14,7 +14,8 @@ type StateMachine interface {
 	Durable() (uint64, error)
 	// Apply makes the batch's operations and its position visible, together. It need not be durable on return. It must
 	// not keep the batch's slices. An error stops the shard, except one that is syscall.ENOSPC: that one says that nothing
-	// of the batch happened for want of room, and the shard applies the same batch again once there is some.
+	// of the batch happened for want of room, and the shard applies the same batch again once there is some. A machine
+	// that also has a method Err() error is asked before each append, and nothing is logged while it returns one.
 	Apply(wire.Batch) error
 	// Flush returns once everything applied before the call is durable.
 	Flush() error
