@@ -138,6 +138,23 @@ func TestReplVerbs(t *testing.T) {
 	}
 }
 
+// A shard that nothing was ever written to has a position like any other, at which a snapshot can be taken.
+func TestSnapshotOfNothing(t *testing.T) {
+	r := start(t, 1, nil)
+	c := commandtest.Dial(t, r.addr, 2)
+	v, err := resp.NewReader(strings.NewReader(string(c.Do("REPL.SNAPSHOT", "OPEN", "0")))).Read()
+	if err != nil || len(v.Elems) != 2 {
+		t.Fatalf("%v, %v", v, err)
+	}
+	at := v.Elems[1].Str
+	if !strings.HasSuffix(at, ":0") {
+		t.Errorf("at %q, want offset 0 of a generation", at)
+	}
+	if got := string(c.Do("REPL.SNAPSHOT", "OPEN", "0", "AT", at, "1000")); !strings.HasPrefix(got, "*2") {
+		t.Errorf("got %q", got)
+	}
+}
+
 // Snapshots of two stores that hold the same agree, wherever the ranges are cut, and a difference is found by its key.
 func TestSnapshots(t *testing.T) {
 	a, b := start(t, 2, nil), start(t, 2, nil)

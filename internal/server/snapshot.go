@@ -198,6 +198,8 @@ func snapshotOpen(c *call) error {
 	if len(c.args) == 3 {
 		if err = on.Use(take); err == nil {
 			at, err = v.Position()
+			// The engine knows the generation of its last write: none before the first, the one before after a power loss.
+			at = on.Lineage().At(at.Offset)
 		}
 	} else {
 		at, err = c.openAt(on, take)
