@@ -14,6 +14,8 @@ const (
 	MaxKey = engine.MaxKey
 	// MaxValue is the longest string value: Redis's proto-max-bulk-len.
 	MaxValue = resp.MaxBulk
+	// MaxReply is the most that one command, or one transaction, replies.
+	MaxReply = 1 << 30
 )
 
 // The error replies. All but the key's limit, which Redis does not have, are Redis's.
@@ -40,6 +42,9 @@ const (
 func errExpireTime(c *Ctx) string {
 	return "ERR invalid expire time in '" + Lookup(c.Args[0]).Name + "' command"
 }
+
+// ErrReplyTooLarge is the reply in place of one over MaxReply. Redis has no such limit.
+const ErrReplyTooLarge = "ERR the reply would be over 1 GiB: ask for less at once"
 
 // WrongArity is the reply to a call of the command with a wrong number of arguments.
 func WrongArity(name string) string {

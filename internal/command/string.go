@@ -33,9 +33,15 @@ func get(c *Ctx) {
 }
 
 func mget(c *Ctx) {
+	begun := len(c.Out.Buf)
 	c.Out.Array(len(c.Args) - 1)
 	for _, key := range c.Args[1:] {
 		r, found := c.Tx(key).Get(key)
+		if found && len(c.Out.Buf)-begun+len(r.Value) > MaxReply {
+			c.Out.Buf = c.Out.Buf[:begun]
+			c.Out.Error(ErrReplyTooLarge)
+			return
+		}
 		c.replyValue(r, found && r.Type == engine.TypeString)
 	}
 }

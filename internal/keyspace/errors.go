@@ -3,6 +3,7 @@ package keyspace
 import (
 	"errors"
 	"fmt"
+	"github.com/understudy-kv/understudy/internal/command"
 	"github.com/understudy-kv/understudy/internal/engine"
 	"github.com/understudy-kv/understudy/internal/shard"
 	"strings"
@@ -25,7 +26,7 @@ const (
 	errCursor      = "ERR invalid cursor"
 	errNoHook      = "ERR this command belongs to a connection, and there is none here"
 	errTooLarge    = "ERR the command changes more than 1 GiB at once, which does not fit in one mutation: split it"
-	errReplyLarge  = "ERR the reply would be over 1 GiB: ask for less at once"
+	errReplyLarge  = command.ErrReplyTooLarge
 	errQueueLarge  = "ERR the transaction is over 1 GiB: split it"
 )
 

@@ -16,9 +16,9 @@ type Options struct {
 	// ReplyBytes is how many bytes of replies a session gathers from the shards before it sends them. Default 1 MiB: a
 	// pipeline of small commands is answered with one write, one of large values holds few of them.
 	ReplyBytes int
-	// ReapLimit is how many expired keys one tick deletes on one shard at most, so that it does not hold up commands.
-	// Default 1,000, with ten ticks a second.
-	ReapLimit int
+	// ReapBudget is how long a shard deletes expired keys at most, ten times a second, while commands wait. Default 10 ms:
+	// a tenth of the shard's time where more expires than that.
+	ReapBudget time.Duration
 	// Now is the wall clock that readers of many keys judge deadlines by. Default: time.Now.
 	Now func() time.Time
 	// Logger may be nil, which is silent.
@@ -30,8 +30,8 @@ func (o *Options) EnsureDefaults() {
 	if o.ReplyBytes == 0 {
 		o.ReplyBytes = 1 << 20
 	}
-	if o.ReapLimit == 0 {
-		o.ReapLimit = 1000
+	if o.ReapBudget == 0 {
+		o.ReapBudget = 10 * time.Millisecond
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -155,7 +155,7 @@ func (k *Keyspace) tick(t *watchTable, g *shard.Group) {
 	if k.set.Load().readOnly {
 		return
 	}
-	k.Stats.Expired.Add(uint64(t.reap(g, k.opts.ReapLimit)))
+	k.Stats.Expired.Add(uint64(t.reap(g, k.opts.ReapBudget)))
 }
 
 // part gives a part that is empty and belongs to nobody.

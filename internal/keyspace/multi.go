@@ -145,7 +145,7 @@ type transaction struct {
 }
 
 // maxReply bounds what one command or transaction may reply.
-const maxReply = 1 << 30
+const maxReply = command.MaxReply
 
 // onOne runs the transaction on the loop of its only shard.
 func (t *transaction) onOne(id int) {
@@ -288,12 +288,11 @@ func (t *transaction) spoiled() (text string, large bool) {
 		return errReplyLarge, false
 	}
 	for _, h := range t.grips {
-		switch {
-		case h == nil:
-		case h.tx.Err() != nil:
-			return shardErrorText(h.id, h.tx.Err()), false
-		case h.group.Builder.Len() > maxMutation:
-			return errTooLarge, true
+		if h == nil {
+			continue
+		}
+		if text, large := unfit(h.id, h.tx, h.group); text != "" {
+			return text, large
 		}
 	}
 	return "", false

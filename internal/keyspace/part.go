@@ -1,6 +1,8 @@
 package keyspace
 
 import (
+	"errors"
+
 	"github.com/understudy-kv/understudy/internal/command"
 	"github.com/understudy-kv/understudy/internal/engine"
 	"github.com/understudy-kv/understudy/internal/resp"
@@ -91,22 +93,31 @@ func (p *part) step(g *shard.Group, tx *engine.Tx, s *step) bool {
 	tx.Begin(&g.Builder, g.ID, g.NowMillis)
 	p.ctx.Args = s.args
 	s.cmd.Run(&p.ctx)
+	text, large := unfit(p.shard, tx, g)
 	switch {
-	case tx.Err() != nil:
+	case text != "":
 		tx.Rollback()
 		p.out.Buf = p.out.Buf[:begun]
-		p.out.Error(shardErrorText(p.shard, tx.Err()))
-	case g.Builder.Len() > maxMutation:
-		tx.Rollback()
-		p.out.Buf = p.out.Buf[:begun]
-		if !first {
+		if large && !first {
 			return false
 		}
-		p.out.Error(errTooLarge)
+		p.out.Error(text)
 	case tx.End():
 		p.wrote = true
 	}
 	return true
+}
+
+// unfit is why what the transaction has done so far cannot be committed, or "", and whether that is its size.
+func unfit(id int, tx *engine.Tx, g *shard.Group) (text string, large bool) {
+	err := tx.Err()
+	switch {
+	case errors.Is(err, wire.ErrTooLarge), err == nil && g.Builder.Len() > maxMutation:
+		return errTooLarge, true
+	case err != nil:
+		return readErrorText(id, err), false
+	}
+	return "", false
 }
 
 // maxMutation is the most that the mutations of one group may take, with room for the end marks.

@@ -252,3 +252,33 @@ func TestWritten(t *testing.T) {
 		t.Error("another's write counts")
 	}
 }
+
+// The reaper gets its turn, however much the clients ask for.
+func TestReaperUnderLoad(t *testing.T) {
+	k, now := clocked(t, 1)
+	s := k.NewSession(hook{})
+	defer s.Close()
+	for i := range 100 {
+		ask(s, fmt.Sprintf("SET gone%d v PX 1000", i))
+	}
+	now.Add(1002)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() { // ended by stop, waited for below
+			s := k.NewSession(hook{})
+			defer s.Close()
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					ask(s, "SET busy v", "GET busy", "SET busy w", "GET busy")
+				}
+			}
+		})
+	}
+	eventually.True(t, 10*time.Second, "expired keys are deleted", func() bool { return k.Stats.Expired.Load() == 100 })
+	close(stop)
+	wg.Wait()
+}

@@ -126,6 +126,9 @@ func (s *Session) emit(sink Sink, p *part, from, to int) error {
 	return nil
 }
 
+// keepArgs is how many arguments of split commands a session keeps room for.
+const keepArgs = 16 << 10
+
 // clear readies the session for another plan. Nothing of a client's stays behind.
 func (s *Session) clear() {
 	for _, p := range s.parts {
@@ -134,6 +137,9 @@ func (s *Session) clear() {
 	}
 	clear(s.plan)
 	clear(s.args)
+	if cap(s.args) > keepArgs {
+		s.args = nil
+	}
 	s.plan, s.at, s.parts = s.plan[:0], 0, s.parts[:0]
 	s.lit, s.args, s.shares = s.lit[:0], s.args[:0], s.shares[:0]
 }

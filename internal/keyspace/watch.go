@@ -2,6 +2,7 @@ package keyspace
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/understudy-kv/understudy/internal/engine"
 	"github.com/understudy-kv/understudy/internal/shard"
@@ -124,14 +125,25 @@ func (t *watchTable) observe(b wire.Batch) {
 	}
 }
 
-// reap deletes keys that are past their deadline, as one mutation of the group.
-func (t *watchTable) reap(g *shard.Group, limit int) int {
+// reapAtOnce is how many expired keys are deleted between two looks at the clock.
+const reapAtOnce = 250
+
+// reap deletes keys that are past their deadline, as one mutation of the group, until there are none, the group is full,
+// or it has taken long enough.
+func (t *watchTable) reap(g *shard.Group, budget time.Duration) (n int) {
+	begun := time.Now()
 	tx := txOf(g)
 	t.attach(tx)
 	t.reaping = true
 	defer func() { t.reaping = false }()
 	tx.Begin(&g.Builder, g.ID, g.NowMillis)
-	n, _ := tx.ReapExpired(limit)
-	tx.End()
+	for more := true; more && !g.Full() && time.Since(begun) < budget; {
+		var reaped int
+		reaped, more = tx.ReapExpired(reapAtOnce)
+		n += reaped
+	}
+	if !tx.End() {
+		return 0
+	}
 	return n
 }
