@@ -58,7 +58,7 @@ type Keyspace struct {
 type Stats struct {
 	Commands   atomic.Uint64 // executed, those that failed included
 	Expired    atomic.Uint64 // keys deleted because their deadline passed
-	Errors     atomic.Uint64 // commands refused before they were executed
+	Errors     atomic.Uint64 // replies that are errors
 	Aborted    atomic.Uint64 // transactions that did not happen, because of a watched key or an earlier error
 	Exclusives atomic.Uint64 // commands and transactions that held more than one shard at once
 }

@@ -276,6 +276,19 @@ func TestRepliesAreBounded(t *testing.T) {
 	}
 }
 
+func TestErrorsAreCounted(t *testing.T) {
+	k := open(t, 2, keyspace.Options{})
+	s := k.NewSession(hook{})
+	defer s.Close()
+	run(t, s, "NOSUCH", "GET", "SET a x", "INCR a", "RENAME n1 n2", "SCAN x", "MULTI", "INCR a", "GET a", "EXEC", "TIME")
+	if n := k.Stats.Errors.Load(); n != 7 {
+		t.Errorf("%d errors, want 7", n)
+	}
+	if n := k.Stats.Commands.Load(); n != 11 {
+		t.Errorf("%d commands, want 11", n)
+	}
+}
+
 func TestDo(t *testing.T) {
 	k := open(t, 2, keyspace.Options{})
 	ctx := context.Background()

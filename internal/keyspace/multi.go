@@ -223,7 +223,11 @@ func (t *transaction) run() bool {
 		t.w.Array(len(t.steps))
 	}
 	for _, st := range t.steps {
+		begun := len(t.w.Buf)
 		t.step(st)
+		if !t.single { // a single command's reply is counted with those outside of transactions
+			s.noteError(t.w, begun)
+		}
 		if text, large := t.spoiled(); text != "" {
 			t.each(func(h *grip) { h.tx.Rollback() })
 			t.w.Buf = t.w.Buf[:t.begun]

@@ -45,6 +45,7 @@ type part struct {
 	groupBytes       int
 	wrote, final     bool
 	written          uint64 // offset behind the last group in which this part wrote
+	errors           uint64 // replies that are errors
 	failure          error
 	failures, barred int
 }
@@ -67,9 +68,13 @@ func (p *part) Run(g *shard.Group) bool {
 			p.final = false
 			break
 		}
+		begun := len(p.out.Buf)
 		if !p.step(g, tx, &p.steps[p.done]) {
 			p.final = false
 			break
+		}
+		if p.out.Buf[begun] == '-' {
+			p.errors++
 		}
 		p.ends = append(p.ends, len(p.out.Buf))
 	}
@@ -177,7 +182,7 @@ func (p *part) reset() {
 	p.round, p.on, p.watch = nil, nil, nil
 	p.ctx.Args = nil
 	p.failure, p.failures, p.barred = nil, 0, 0
-	p.written, p.wrote, p.group = 0, false, 0
+	p.written, p.errors, p.wrote, p.group = 0, 0, false, 0
 	p.out.Buf = p.out.Buf[:0]
 	if cap(p.out.Buf) > keepBuffer {
 		p.out.Buf = nil

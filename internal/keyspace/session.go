@@ -203,7 +203,9 @@ func (s *Session) barrier(sink Sink, mute bool, f func(*resp.Writer)) error {
 		w = &resp.Writer{Proto: s.Proto}
 	}
 	s.unmuted = false
+	begun := len(w.Buf)
 	f(w)
+	s.noteError(w, begun)
 	if mute && s.unmuted {
 		sink.Writer().Buf = append(sink.Writer().Buf, w.Buf...)
 	}
@@ -213,6 +215,13 @@ func (s *Session) barrier(sink Sink, mute bool, f func(*resp.Writer)) error {
 		return sink.Flush()
 	}
 	return nil
+}
+
+// noteError counts the reply that begins at begun if it is an error, and was not sent already.
+func (s *Session) noteError(w *resp.Writer, begun int) {
+	if begun < len(w.Buf) && w.Buf[begun] == '-' {
+		s.ks.Stats.Errors.Add(1)
+	}
 }
 
 // literal plans a reply that is known: an error, or +QUEUED for "".

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
 
 	"github.com/understudy-kv/understudy/internal/command/commandtest"
 	"github.com/understudy-kv/understudy/internal/eventually"
@@ -21,6 +22,8 @@ import (
 	"github.com/understudy-kv/understudy/internal/shard"
 	"github.com/understudy-kv/understudy/internal/status"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeBackend is a Backend whose answers the test sets.
 type fakeBackend struct {
