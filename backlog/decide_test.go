@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// The retention rule of docs/operations.md: what is kept, why, and what beats what (pitfalls 16 and 37).
+// The retention rule: what is kept, why, and what beats what (pitfalls 16 and 37).
 func TestDecideTrim(t *testing.T) {
 	ten := func(n int) (s []extent) { // segments of 10 bytes and 10 offsets each, the last one active
 		for i := range n {

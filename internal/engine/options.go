@@ -18,8 +18,8 @@ const layoutVersion = 1
 // begin to use it without any change of format.
 const formatMajor = pebble.FormatValueSeparation
 
-// Format is the number of the storage format, for the handshake: checkpoint files are exchanged only between nodes
-// whose numbers are equal. It is the layout's version and Pebble's format.
+// Format is the number of the storage format, for the handshake: a replica loads checkpoint files of its own number
+// and of lower ones. It is the layout's version and Pebble's format.
 const Format = uint32(layoutVersion)<<16 | uint32(formatMajor)
 
 // Options configure an [Engine]. The zero value works in memory-only tests as far as FS and Shared are set.

@@ -47,7 +47,7 @@ type PrimaryOptions struct {
 	ReplicationListen   string        `help:"Address for replicas, without a port. Default: the host of --listen." placeholder:"HOST"`
 	ReplicationPortBase *int          `help:"Shard i listens for replicas on this port + i. Default: the port of --listen + 10000." placeholder:"PORT"`
 	ReconnectWindow     time.Duration `help:"How long what a replica has acknowledged is remembered after it disconnects." default:"60s"`
-	MaxReplicas         int           `help:"Connections that are accepted on each replication port." default:"32"`
+	MaxReplicas         int           `help:"Connections that are accepted on each replication port." default:"64"`
 }
 
 // ReplicaOptions are the flags of the program replica.

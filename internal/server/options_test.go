@@ -42,7 +42,7 @@ var settings = []setting{
 	{"replication-listen", "", "::1", "10.0.0.1", "h", [3]any{"::1", "10.0.0.1", "h"}, true, false},
 	{"replication-port-base", (*int)(nil), "1000", "2000", "65535", [3]any{ref(1000), ref(2000), ref(65535)}, true, false},
 	{"reconnect-window", time.Minute, "1m30s", "0s", "2h", [3]any{90 * time.Second, time.Duration(0), 2 * time.Hour}, true, false},
-	{"max-replicas", 32, "1", "2", "3", [3]any{1, 2, 3}, true, false},
+	{"max-replicas", 64, "1", "2", "3", [3]any{1, 2, 3}, true, false},
 	{"primary", "needed:1", "f:1", "e:2", "[::1]:3", [3]any{"f:1", "e:2", "[::1]:3"}, false, true},
 	{"replica-id", "", "123e4567-e89b-12d3-a456-426614174000", "223e4567e89b12d3a456426614174000", "323e4567-e89b-12d3-a456-426614174000", [3]any{"123e4567-e89b-12d3-a456-426614174000", "223e4567e89b12d3a456426614174000", "323e4567-e89b-12d3-a456-426614174000"}, false, true},
 	{"inbox-bytes", "32MiB", "1MiB", "2MiB", "3MiB", [3]any{"1MiB", "2MiB", "3MiB"}, false, true},
