@@ -60,8 +60,9 @@ func (s *Shard) Trim() error {
 				return err
 			}
 		}
-		var slots uint64
-		any := false
+		// A primary's slots are known once the slowest of its shards is open; before that they may need everything. A
+		// replica has none.
+		slots, any := uint64(0), s.opts.Writable
 		if f := s.retention.Load(); f != nil {
 			slots, any = (*f)()
 		}

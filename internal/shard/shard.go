@@ -130,7 +130,8 @@ func (s *Shard) fence(err error, transient bool) {
 	}
 }
 
-// SetRetention says which offset of the log slots need: f returns the lowest one, and false when no slot needs any.
+// SetRetention says which offset of the log slots need: f returns the lowest one, and false when no slot needs any. Before
+// it is called, a writable shard keeps what the disk budget allows.
 func (s *Shard) SetRetention(f func() (uint64, bool)) { s.retention.Store(&f) }
 
 // SetTick has f called on the loop every 100 ms with a group to write into, while the shard takes writes.
