@@ -19,6 +19,10 @@ func lostPower(m manifest, bootID string) bool {
 	return !m.Clean && m.Weakest != FsyncAlways && m.BootID != bootID
 }
 
+// mayHaveHoles decides whether what the last run left unsynced in its log may be there in any part. Under always that is
+// the last append, which nobody was told of.
+func mayHaveHoles(m manifest, bootID string) bool { return !m.Clean && m.BootID != bootID }
+
 // Open recovers the shard in o.Dir, or makes a new one there, and starts its loop.
 func Open(o Options) (*Shard, error) {
 	o.EnsureDefaults()
@@ -71,7 +75,7 @@ func (s *Shard) recover() (err error) {
 		return err
 	}
 	power := lostPower(m, o.BootID)
-	log, err := backlog.Open(s.backlogOptions(m.Log, power))
+	log, err := backlog.Open(s.backlogOptions(m.Log, mayHaveHoles(m, o.BootID)))
 	if err != nil {
 		return err
 	}
