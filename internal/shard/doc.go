@@ -21,4 +21,8 @@
 // run did not stop cleanly, did not sync every group, and ran under another boot of the kernel, frames that replicas have
 // may be missing here: a writable shard then begins a new generation at its recovered offset (design of PostgreSQL's
 // timelines and Redis's replication ids, decided by the boot id instead of by an operator).
+//
+// The same holds for a shard whose last run followed a primary: that primary, or another of its replicas, may go on in the
+// old generation past the offset that is held here. Opened as writable, the shard begins a generation of its own; the
+// decision is the shard's, in its manifest, so that a crash between two shards' openings cannot forget it.
 package shard

@@ -30,6 +30,7 @@ type manifest struct {
 	BootID  string   `json:"boot_id"` // of the kernel under which the log was last opened
 	Clean   bool     `json:"clean"`   // the last run stopped cleanly
 	Weakest Fsync    `json:"weakest"` // the weakest fsync policy of the last run
+	Follows bool     `json:"follows"` // the last run took its frames from a primary
 	Updated string   `json:"updated"` // for people
 }
 
@@ -61,6 +62,12 @@ func LineageStrings(l wire.Lineage) []string {
 		out[i] = fmt.Sprintf("%s@%d", e.Generation, e.First)
 	}
 	return out
+}
+
+// Exists reports whether there is a shard in the directory.
+func Exists(fs vfs.FS, dir string) (bool, error) {
+	_, found, err := readManifest(fs, dir)
+	return found, err
 }
 
 func readManifest(fs vfs.FS, dir string) (m manifest, found bool, err error) {

@@ -23,6 +23,21 @@ func lostPower(m manifest, bootID string) bool {
 // the last append, which nobody was told of.
 func mayHaveHoles(m manifest, bootID string) bool { return !m.Clean && m.BootID != bootID }
 
+// newHistory tells why a shard that is opened must not go on in the generation of its last run; "" if it may.
+func newHistory(m manifest, o Options, lineage wire.Lineage) string {
+	switch {
+	case !o.Writable:
+		return ""
+	case len(lineage) == 0:
+		return "there is none yet"
+	case m.Follows:
+		return "the last run followed a primary, which may go on in the old one"
+	case lostPower(m, o.BootID):
+		return "the machine went down with frames that may not have been synced"
+	}
+	return ""
+}
+
 // Open recovers the shard in o.Dir, or makes a new one there, and starts its loop.
 func Open(o Options) (*Shard, error) {
 	o.EnsureDefaults()
@@ -102,14 +117,14 @@ func (s *Shard) recover() (err error) {
 	s.Log().Publish(next)
 	s.applied.Store(next)
 	s.started.Store(len(lineage) > 0)
-	if o.Writable && (power || len(lineage) == 0) {
+	if why := newHistory(m, o, lineage); why != "" {
 		lineage = lineage.Begin(o.NewGeneration(), next)
-		o.Logger.Warn("new generation: the machine went down with frames that may not have been synced",
+		o.Logger.Warn("new generation: "+why,
 			"shard", o.Shard, "offset", next, "generation", lineage.Current(), "boot_id", o.BootID, "last_boot_id", m.BootID)
 	}
 	if err := s.updateManifest(func(m *manifest) {
 		m.setLineage(lineage)
-		m.BootID, m.Clean, m.Weakest = o.BootID, false, o.Fsync
+		m.BootID, m.Clean, m.Weakest, m.Follows = o.BootID, false, o.Fsync, !o.Writable
 	}); err != nil {
 		return err
 	}
@@ -122,7 +137,7 @@ func (s *Shard) recover() (err error) {
 func (s *Shard) create() (err error) {
 	o := s.opts
 	s.manifest = manifest{Format: manifestFormat, Shard: o.Shard, Number: 1, Engine: "engine-1", Log: "log-1",
-		BootID: o.BootID, Weakest: o.Fsync}
+		BootID: o.BootID, Weakest: o.Fsync, Follows: !o.Writable}
 	lineage := wire.Lineage{}
 	if o.Writable {
 		lineage = lineage.Begin(o.NewGeneration(), 0)

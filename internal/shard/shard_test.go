@@ -141,6 +141,52 @@ func TestKillLosesNothing(t *testing.T) {
 	}
 }
 
+// What followed a primary does not go on in its generation: the primary, or another replica that is ahead, may do so too,
+// and positions that are the same would stand for different data.
+func TestWritableAfterFollowing(t *testing.T) {
+	source := open(t, options(vfs.NewMem()))
+	var frames []byte
+	for i := range 5 {
+		mustWrite(t, source, fmt.Sprint("k", i), "v")
+	}
+	if err := source.Log().Replay(0, func(f wire.Frame) error { frames = append(frames, f.Raw...); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	fs := vfs.NewMem()
+	o := options(fs)
+	o.Writable = false
+	s := open(t, o)
+	if err := s.Install(filledDir(t, fs, "/staged", source, 0), source.Lineage().At(0), source.Lineage()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Ingest(frames, 0, 5); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // it may follow again in the same generation
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = open(t, o)
+		if !s.Lineage().Equal(source.Lineage()) {
+			t.Fatalf("following again: on %s, want %s", s.Lineage(), source.Lineage())
+		}
+	}
+	for range 2 { // once is enough
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		o.Writable = true
+		s = open(t, o)
+		l := s.Lineage()
+		if len(l) != 2 || l[0] != source.Lineage()[0] || l[1].First != 5 || s.Position().Generation != l[1].Generation {
+			t.Fatalf("writable after following: at %s on %s, want a second generation from offset 5", s.Position(), l)
+		}
+	}
+	if next := mustWrite(t, s, "own", "v"); next != 6 || len(data(t, s)) != 6 {
+		t.Fatalf("next offset %d with %d keys, want 6 and 6", next, len(data(t, s)))
+	}
+}
+
 // A power loss under everysec begins a new generation at what was recovered; under always it loses nothing and goes on.
 func TestPowerLoss(t *testing.T) {
 	for _, policy := range []shard.Fsync{shard.FsyncAlways, shard.FsyncEverySec, shard.FsyncNo} {
