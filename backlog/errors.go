@@ -37,7 +37,7 @@ type CorruptError struct {
 // Error names the file, the byte, the offset and the ways out.
 func (e *CorruptError) Error() string {
 	return fmt.Sprintf("backlog: %s is damaged at byte %d (offset %d): %s; nothing was changed: put back an undamaged copy of the file, "+
-		"or move this shard's data away so that it is fetched again from a node that has it", e.File, e.Byte, e.Offset, e.Reason)
+		"or, on a replica, move this shard's data away so that it is fetched again; a primary can go on with the data directory of a replica", e.File, e.Byte, e.Offset, e.Reason)
 }
 
 // failure is why the log accepts nothing any more. It is kept behind an atomic pointer, so that asking costs nothing.

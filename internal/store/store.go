@@ -133,6 +133,9 @@ func Open(o Options) (_ *Store, err error) {
 		return nil, fmt.Errorf("data directory %s has %d shards, and %d were asked for: start with --shards %d, or with an empty directory (changing the number of shards of existing data is not possible yet)",
 			o.Dir, s.mu.node.Shards, o.Shards, s.mu.node.Shards)
 	}
+	if err := s.checkWhole(); err != nil {
+		return nil, err
+	}
 	if s.mu.dataset, err = s.openDataset(s.mu.node.Dataset, s.mu.node.Shards); err != nil {
 		return nil, err
 	}
@@ -186,6 +189,25 @@ func datasetName(number int) string { return fmt.Sprintf("data-%d", number) }
 
 // ShardName is the name of a shard's directory inside a dataset.
 func ShardName(id int) string { return fmt.Sprintf("shard-%03d", id) }
+
+// checkWhole refuses a primary's dataset that lacks a shard: it would serve a part of the keyspace as if it were all. A
+// replica's missing shard is fetched again.
+func (s *Store) checkWhole() error {
+	if !s.opts.Shard.Writable {
+		return nil
+	}
+	for i := range s.mu.node.Shards {
+		dir := s.fs.PathJoin(s.opts.Dir, datasetName(s.mu.node.Dataset), ShardName(i))
+		switch found, err := shard.Exists(s.fs, dir); {
+		case err != nil:
+			return err
+		case !found:
+			return fmt.Errorf("shard %d of %d is missing: %s was moved away or deleted; put it back, start with a replica's data directory, or empty %s to begin without data",
+				i, s.mu.node.Shards, dir, s.opts.Dir)
+		}
+	}
+	return nil
+}
 
 func (s *Store) openDataset(number, shards int) (*Dataset, error) {
 	d := &Dataset{number: number, dir: s.fs.PathJoin(s.opts.Dir, datasetName(number)), shards: make([]*shard.Shard, shards)}

@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -81,6 +83,26 @@ func TestIdentityAndShardsStay(t *testing.T) {
 	if _, err := store.Open(options(dir, 4)); err == nil || !strings.Contains(err.Error(), "has 3 shards, and 4 were asked for") {
 		t.Fatalf("another shard count gave %v", err)
 	}
+}
+
+// A primary that lacks a shard must not serve the others as if they were everything; a replica fetches it again.
+func TestMissingShard(t *testing.T) {
+	dir := t.TempDir()
+	closeStore(t, open(t, options(dir, 3)))
+	if err := os.RemoveAll(filepath.Join(dir, "data-1", store.ShardName(1))); err != nil {
+		t.Fatal(err)
+	}
+	_, err := store.Open(options(dir, 0))
+	if err == nil || !strings.Contains(err.Error(), "shard 1 of 3 is missing") || !strings.Contains(err.Error(), "put it back") {
+		t.Fatalf("a missing shard gave %v", err)
+	}
+	o := options(dir, 0)
+	o.Shard.Writable = false
+	s := open(t, o)
+	if len(s.Shards()) != 3 || !s.Shards()[1].Position().IsZero() {
+		t.Fatalf("%d shards, the second at %s, want 3 and none", len(s.Shards()), s.Shards()[1].Position())
+	}
+	closeStore(t, s)
 }
 
 func TestSecondProcessIsRefused(t *testing.T) {
