@@ -154,6 +154,9 @@ func (o *ReplicaOptions) Validate() error {
 
 func (o *NodeOptions) faults() (errs []error) {
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if o.DataDir == "" {
+		fault("--data-dir is empty: name a directory, such as ./data")
+	}
 	if _, _, err := splitAddress(o.Listen); err != nil {
 		fault("--listen: %w", err)
 	}

@@ -166,6 +166,7 @@ func TestFaultsNameTheValueAndTheWayOut(t *testing.T) {
 		{"--reconnect-window=-1s", []string{"--reconnect-window: -1s is negative"}},
 		{"--reconnect-window 60", []string{"--reconnect-window", `"60"`}},
 		{"--max-replicas 0", []string{"--max-replicas: 0"}},
+		{"--data-dir=", []string{"--data-dir is empty"}},
 		{"--listen nowhere", []string{`--listen: "nowhere" is not host:port`}},
 		{"--listen 127.0.0.1:70000", []string{`--listen: "127.0.0.1:70000": "70000" is not a port`}},
 		{"--fsync sometimes", []string{`--fsync: "sometimes"; give always, everysec or no`}},
@@ -220,8 +221,8 @@ func TestFileFaultsNameTheKeyAndTheFile(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: %v, want %s", c.content, err, c.want)
 		}
-		if !strings.Contains(fmt.Sprint(err), path) && c.want != `"x"` {
-			t.Errorf("%q: %v does not name %s", c.content, err, path)
+		if !strings.HasPrefix(fmt.Sprint(err), "--config: "+path) && c.want != `"x"` {
+			t.Errorf("%q: %v does not begin with --config and %s", c.content, err, path)
 		}
 	}
 	missing := filepath.Join(t.TempDir(), "missing.toml")

@@ -28,8 +28,12 @@ var (
 // parse fills options, a pointer to a struct of flags, from the defaults, the file, the environment and the flags, each
 // over the one before, and validates them. The error is that of [cli.Parse].
 func (p program) parse(options any, args []string, stdout, stderr io.Writer) error {
+	file := &fileResolver{}
 	_, err := cli.Parse(options, args, stdout, stderr, kong.Name(p.name), kong.Description(p.description), kong.DefaultEnvars(envPrefix),
-		kong.Vars{"dir": p.dir, "listen": p.listen, "version": p.name + " " + version.String()}, kong.Resolvers(&fileResolver{}))
+		kong.Vars{"dir": p.dir, "listen": p.listen, "version": p.name + " " + version.String()}, kong.Resolvers(file))
+	if file.err != nil && !errors.Is(err, cli.ErrDone) {
+		return fmt.Errorf("--config: %w", file.err) // whatever else is wrong may be right in the file
+	}
 	return err
 }
 
@@ -38,6 +42,7 @@ func (p program) parse(options any, args []string, stdout, stderr io.Writer) err
 type fileResolver struct {
 	read   bool
 	values map[string]string
+	err    error // kong would blame the flag that it happened to resolve first
 }
 
 // Validate is part of [kong.Resolver]; unknown keys are found while reading.
@@ -47,9 +52,7 @@ func (r *fileResolver) Validate(*kong.Application) error { return nil }
 func (r *fileResolver) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	if !r.read {
 		r.read = true
-		if err := r.load(ctx); err != nil {
-			return nil, err
-		}
+		r.err = r.load(ctx)
 	}
 	for _, env := range flag.Envs {
 		if _, set := os.LookupEnv(env); set {

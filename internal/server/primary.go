@@ -85,7 +85,7 @@ func (b *primaryBackend) DropSlot(replica string) (int, error) {
 	case errors.Is(err, slottable.ErrNoSlot):
 		err = fmt.Errorf("no slot of replica %s: REPL.SLOTS lists them", replica)
 	case errors.As(err, &attached):
-		err = fmt.Errorf("%w: stop that replica first", err)
+		err = fmt.Errorf("replica %s is attached to shard %d from %s: stop it first, then drop its slot", replica, attached.Shard, attached.Address)
 	}
 	return n, err
 }

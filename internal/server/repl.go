@@ -197,7 +197,7 @@ func replicaOf(c *call) {
 			c.w.OK()
 			return
 		}
-		c.w.Error("ERR a replica cannot be promoted while it runs: stop it, and start the program primary on its data directory's copy; see docs/guarantees.md")
+		c.w.Error("ERR a replica cannot be promoted while it runs: stop it, and start the program primary with its data directory; docs/guarantees.md says what that does")
 		return
 	}
 	port, ok := resp.ParseInt(c.args[2])
