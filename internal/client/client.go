@@ -5,8 +5,12 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/understudy-kv/understudy/internal/resp"
@@ -96,7 +100,13 @@ func (c *Conn) Do(args ...string) (reply resp.Value, err error) {
 func (c *Conn) Status() (status.Node, error) {
 	var n status.Node
 	v, err := c.Do("REPL.STATUS")
-	if err != nil {
+	var said resp.ReplyError
+	switch {
+	case errors.As(err, &said) && strings.HasPrefix(said.Error(), "ERR unknown command"):
+		return n, fmt.Errorf("%s: it speaks RESP, but is no Understudy node: it answered %w", c.addr, err)
+	case errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET):
+		return n, fmt.Errorf("%s: it closed the connection without an answer; give the address that a node serves clients on, listen= in its ready line, and not a replication port: %w", c.addr, err)
+	case err != nil:
 		return n, err
 	}
 	if err := json.Unmarshal([]byte(v.Str), &n); err != nil {

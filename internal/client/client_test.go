@@ -111,3 +111,31 @@ func TestContextEndsAWaitingCall(t *testing.T) {
 		t.Error("Dial succeeded with a context that has ended")
 	}
 }
+
+// What is no node is told apart from a node with a fault, with what to ask instead.
+func TestStatusOfWhatIsNoNode(t *testing.T) {
+	for replies, want := range map[string]string{
+		"-ERR unknown command 'REPL.STATUS', with args beginning with: \r\n": "is no Understudy node",
+		"": "not a replication port",
+	} {
+		addr, _ := answering(t, replies)
+		if replies == "" {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			// It takes one connection and closes it unanswered; it ends with that.
+			go func() {
+				if c, err := l.Accept(); err == nil {
+					c.Close()
+				}
+			}()
+			addr = l.Addr().String()
+		}
+		_, err := dial(t, t.Context(), addr).Status()
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), addr) {
+			t.Errorf("%q gave %v, want %q", replies, err, want)
+		}
+	}
+}
