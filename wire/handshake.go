@@ -22,6 +22,9 @@ func (id ID) String() string {
 	return string(out)
 }
 
+// MarshalText is [ID.String], for JSON.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
 // Hello is the replica's opening message on each shard's connection.
 type Hello struct {
 	Version      uint16

@@ -2,7 +2,10 @@ package wire_test
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -165,6 +168,17 @@ func TestPositionText(t *testing.T) {
 	for _, n := range []int{0, 23, 25} {
 		if _, err := wire.ParsePosition(make([]byte, n)); !errors.Is(err, wire.ErrMalformed) {
 			t.Errorf("a position of %d bytes: %v, want ErrMalformed", n, err)
+		}
+	}
+}
+
+// Identities and positions are read by people in JSON logs, too.
+func TestIdentitiesInJSON(t *testing.T) {
+	g := wire.Generation{0xab}
+	for _, v := range []fmt.Stringer{g, wire.Position{Generation: g, Offset: 7}, wire.Position{}, wire.ID{1}} {
+		b, err := json.Marshal(v)
+		if want := strconv.Quote(v.String()); err != nil || string(b) != want {
+			t.Errorf("%T in JSON is %s (%v), want %s", v, b, err, want)
 		}
 	}
 }

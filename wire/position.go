@@ -17,6 +17,9 @@ func (g Generation) IsZero() bool { return g == Generation{} }
 // String gives all 32 hex digits.
 func (g Generation) String() string { return hex.EncodeToString(g[:]) }
 
+// MarshalText is [Generation.String], for JSON.
+func (g Generation) MarshalText() ([]byte, error) { return []byte(g.String()), nil }
+
 // ParseGeneration reads what [Generation.String] wrote.
 func ParseGeneration(s string) (Generation, error) {
 	var g Generation
@@ -46,6 +49,9 @@ func (p Position) String() string {
 	}
 	return fmt.Sprintf("%s:%d", p.Generation, p.Offset)
 }
+
+// MarshalText is [Position.String], for JSON.
+func (p Position) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // PositionSize is the encoded size of a position: generation:16 offset:8.
 const PositionSize = 24
