@@ -126,7 +126,8 @@ func (p *pair) marks() marks {
 		m.generations = append(m.generations, s.Lineage...)
 	}
 	for _, s := range p.replica.mustStatus().Shards {
-		m.offsets += s.Offset
+		// Both are of one moment, also under load; what is applied may lag behind.
+		m.offsets += s.Link.Received
 		m.received += s.Link.Mutations
 	}
 	return m

@@ -31,9 +31,6 @@ func (c *session) fullSync() error {
 	c.sent.Store(snap.at.Offset)
 	c.logger.Info("replica needs a full sync", "reason", c.verdict.Reason, "why", c.verdict.Text, "snapshot", snap.id, "position", snap.at,
 		"continued", snap.id == c.hello.Snapshot)
-	c.port.mu.Lock()
-	c.port.mu.fullSyncs[string(c.verdict.Reason)]++
-	c.port.mu.Unlock()
 	w := c.welcome(snap.at)
 	w.Reason, w.Snapshot = c.verdict.Reason, snap.id
 	if err := c.write(wire.AppendWelcome(nil, w)); err != nil {
@@ -117,6 +114,7 @@ func (c *session) alive() error {
 // that the replica has everything.
 func (c *session) serveFetches(snap *snapshot) error {
 	again := make(map[uint32]bool) // files that were sent from their first byte
+	counted := false
 	for {
 		fetch, err := c.nextFetch()
 		if err != nil {
@@ -127,6 +125,13 @@ func (c *session) serveFetches(snap *snapshot) error {
 		}
 		if err := c.expect(snap, fetch); err != nil {
 			return err
+		}
+		if !counted {
+			// A replica that leaves at the answer to its HELLO (its other shards are being laid out anew, say) had no full sync.
+			c.port.mu.Lock()
+			c.port.mu.fullSyncs[string(c.verdict.Reason)]++
+			c.port.mu.Unlock()
+			counted = true
 		}
 		for _, w := range fetch.Wants {
 			if err := c.recheck(snap, w, again); err != nil {

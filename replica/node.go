@@ -38,6 +38,11 @@ type Node struct {
 		shown  bool           // they see it: every shard has data
 		rates  map[*shard.Shard][]rateSample
 	}
+
+	stale struct {
+		sync.Mutex
+		told keyspace.Stale // what the keyspace was told last; only with Options.RefuseStale
+	}
 }
 
 type rateSample struct {
@@ -93,7 +98,7 @@ func (n *Node) WaitCaughtUp(ctx context.Context) error {
 	if err := n.follower.WaitCaughtUp(ctx); err != nil {
 		return err
 	}
-	n.reveal()
+	n.refresh()
 	return nil
 }
 
@@ -103,6 +108,8 @@ func (n *Node) Status() status.Node {
 		Role: "replica", ID: n.ID().String(), Version: version.String(), Uptime: time.Since(n.started).Seconds(),
 		Replication: n.Primary(), Cluster: n.opts.Cluster, Replica: n.opts.ReplicaID.String(), Shards: n.follower.Status(),
 	}
+	// Who is told that a shard streams can read from it.
+	n.refresh()
 	n.mu.Lock()
 	out.Ready = n.mu.shown
 	n.mu.Unlock()
@@ -178,7 +185,6 @@ func (n *Node) reveal() bool {
 func (n *Node) keep() {
 	ticker := time.NewTicker(keepEvery)
 	defer ticker.Stop()
-	stale := keyspace.LinkDown
 	var sampled time.Time
 	for {
 		select {
@@ -186,17 +192,25 @@ func (n *Node) keep() {
 		case <-n.quit:
 			return
 		}
-		n.reveal()
-		if n.opts.RefuseStale && n.keyspace != nil {
-			if now := n.staleness(); now != stale {
-				n.keyspace.SetStale(now)
-				stale = now
-			}
-		}
+		n.refresh()
 		if time.Since(sampled) >= time.Second {
 			sampled = time.Now()
 			n.sample(sampled)
 		}
+	}
+}
+
+// refresh has readers see what the links have come to: a data set that is complete now, and whether it may be old.
+func (n *Node) refresh() {
+	n.reveal()
+	if !n.opts.RefuseStale || n.keyspace == nil {
+		return
+	}
+	n.stale.Lock()
+	defer n.stale.Unlock()
+	if now := n.staleness(); now != n.stale.told {
+		n.keyspace.SetStale(now)
+		n.stale.told = now
 	}
 }
 

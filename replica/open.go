@@ -156,7 +156,8 @@ func (n *Node) openDir() error {
 		n.keyspace = keyspace.New(keyspace.Options{Logger: o.Logger.Named("keyspace")})
 		n.keyspace.SetReadOnly(true)
 		if o.RefuseStale {
-			n.keyspace.SetStale(keyspace.LinkDown)
+			n.stale.told = keyspace.LinkDown
+			n.keyspace.SetStale(n.stale.told)
 		}
 		n.data.newEngines = func(shards int) *store.Engines {
 			return store.NewEngines(o.FS, o.Memory/2, shards, o.Logger.Named("engine"))

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/understudy-kv/understudy/internal/status"
+	"github.com/understudy-kv/understudy/wire"
 )
 
 // beatsMissed is how long a caught-up link may hear nothing before its lag is told as growing: heartbeats come every
@@ -78,8 +79,16 @@ func (f *Follower) Status() []status.Shard {
 
 func (r *runner) status(now time.Duration) status.Shard {
 	r.mu.Lock()
+	shard := r.mu.shard
+	r.mu.Unlock()
+	// The shard is read before the link, so that nothing counts as applied that does not count as received.
+	at, commit := wire.Position{}, int64(0)
+	if shard != nil {
+		at, commit = shard.Position(), shard.CommitMicros()
+	}
+	r.mu.Lock()
 	g := r.mu.link.Figures(now)
-	shard, session := r.mu.shard, r.mu.session
+	session := r.mu.session
 	r.mu.Unlock()
 
 	s := status.Shard{Shard: r.id, Position: "none", Lineage: []string{}, FullSyncs: map[string]uint64{}, Refusals: map[string]uint64{}, Resumes: g.Resumes}
@@ -92,9 +101,7 @@ func (r *runner) status(now time.Duration) status.Shard {
 	if g.Alarm != nil {
 		s.Error = g.Alarm.Error()
 	}
-	commit := int64(0)
 	if shard != nil {
-		at := shard.Position()
 		s.Position, s.Offset = at.String(), at.Offset
 		for _, e := range shard.Lineage() {
 			s.Lineage = append(s.Lineage, fmt.Sprintf("%s@%d", e.Generation, e.First))
@@ -102,7 +109,6 @@ func (r *runner) status(now time.Duration) status.Shard {
 		if err := shard.Err(); err != nil {
 			s.Error = err.Error()
 		}
-		commit = shard.CommitMicros()
 	}
 	applied := s.Offset
 	l := &status.Link{
