@@ -3,6 +3,7 @@ package primary
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync/atomic"
@@ -99,6 +100,9 @@ func (l *link) fill(deadline time.Time) error {
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("%w for %v", errSilent, SilenceTimeout)
+	}
+	if err == io.EOF {
+		return fmt.Errorf("the other side closed the connection: %w", err)
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/understudy-kv/understudy/wire"
@@ -47,6 +48,9 @@ func (s *session) read() error {
 	s.obey(s.step(ev, &s.acts))
 	for !s.ending() {
 		f, at, err := s.frames.next()
+		if err == io.EOF {
+			return fmt.Errorf("the primary closed the connection: %w", err)
+		}
 		if err != nil {
 			return err
 		}
