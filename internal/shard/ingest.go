@@ -135,12 +135,17 @@ func (s *Shard) install(dir string, at wire.Position, l wire.Lineage) (err error
 		return errors.Join(fmt.Errorf("shard %d: opening the snapshot: %w", s.opts.Shard, err), fs.RemoveAll(s.path(engine)))
 	}
 	var log *backlog.Log
+	named := false // the manifest on disk may name the new directories
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, machine.Close(), fs.RemoveAll(s.path(engine)))
-			if log != nil {
-				err = errors.Join(err, log.Close(), fs.RemoveAll(s.path(logName)))
-			}
+		if err == nil {
+			return
+		}
+		err = errors.Join(err, machine.Close())
+		if log != nil {
+			err = errors.Join(err, log.Close())
+		}
+		if !named {
+			err = errors.Join(err, fs.RemoveAll(s.path(engine)), fs.RemoveAll(s.path(logName)))
 		}
 	}()
 	got, err := machine.Position()
@@ -160,7 +165,10 @@ func (s *Shard) install(dir string, at wire.Position, l wire.Lineage) (err error
 		m.Number, m.Engine, m.Log = number, engine, logName
 		m.setLineage(l)
 	}); err != nil {
-		return err
+		// It may have been replaced all the same. Until it names the old directories for certain, the new ones stay.
+		back := s.restoreManifest(number)
+		named = back != nil
+		return errors.Join(err, back)
 	}
 	s.switchTo(machine, log, at, l)
 	if kept := s.keep(current.Engine); kept != nil {
@@ -170,6 +178,16 @@ func (s *Shard) install(dir string, at wire.Position, l wire.Lineage) (err error
 		s.opts.Logger.Error("the previous log could not be removed", "shard", s.opts.Shard, "error", removed)
 	}
 	return nil
+}
+
+// restoreManifest writes the manifest as it was before a change that failed. Later directories take higher numbers than
+// number, whatever comes of it.
+func (s *Shard) restoreManifest(number int) error {
+	err := s.updateManifest(func(m *manifest) { m.Number = number })
+	s.manifestMu.Lock()
+	s.manifest.Number = number
+	s.manifestMu.Unlock()
+	return err
 }
 
 // switchTo closes the old state machine and log and takes the new ones. It runs on the loop.
