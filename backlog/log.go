@@ -1,10 +1,12 @@
 package backlog
 
 import (
+	"errors"
 	"fmt"
 	"sort"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -182,6 +184,9 @@ func (l *Log) failed() error {
 // fail breaks the log for good. The first reason stays.
 func (l *Log) fail(what string, err error) error {
 	broken := &failure{fmt.Errorf("%w: %s: %w", ErrBroken, what, err)}
+	if errors.Is(err, syscall.ENOSPC) { // not wrapped: a full disk that broke the log does not pass by itself
+		broken.err = fmt.Errorf("%w: %s: %v", ErrBroken, what, err)
+	}
 	if l.failure.CompareAndSwap(nil, broken) {
 		l.o.Logger.Error("log is broken, open it again to go on", "cause", what, "error", err)
 		return broken.err
