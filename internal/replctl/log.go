@@ -26,6 +26,14 @@ type logCommand struct {
 	JSON  bool    `help:"Print one JSON object a frame." name:"json"`
 }
 
+// Validate is called by the parser.
+func (c *logCommand) Validate() error {
+	if c.Check && c.JSON {
+		return errors.New("--check prints no frames, so --json has nothing to print: give one of the two")
+	}
+	return nil
+}
+
 func (c *logCommand) run(ctx context.Context, out output) int {
 	logs, err := findLogs(c.Dir, c.Shard)
 	if err != nil {

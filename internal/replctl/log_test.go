@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/understudy-kv/understudy/backlog"
+	"github.com/understudy-kv/understudy/internal/cli"
 	"github.com/understudy-kv/understudy/internal/engine"
 	"github.com/understudy-kv/understudy/wire"
 )
@@ -97,6 +98,13 @@ func TestLogJSONHasEveryValueWhole(t *testing.T) {
 }
 
 // A byte that is flipped anywhere in a frame is found, and named to the byte where the frame begins.
+func TestLogCheckHasNoJSON(t *testing.T) {
+	code, stdout, stderr := run(t, "log", t.TempDir(), "--check", "--json")
+	if code != cli.Usage || stdout != "" || !strings.Contains(stderr, "give one of the two") {
+		t.Errorf("status %d, %q, %q", code, stdout, stderr)
+	}
+}
+
 func TestLogFindsDamage(t *testing.T) {
 	for _, flip := range []struct {
 		at, frame int64
