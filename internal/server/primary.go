@@ -41,7 +41,7 @@ func startPrimary(_ context.Context, o PrimaryOptions, log hclog.Logger, quit fu
 	}
 	shards := len(n.Shards())
 	tuneMemory(log, o.Memory, o.BacklogMemory*units.Bytes(shards))
-	s, err := serve(&o.NodeOptions, log, n.Keyspace(), func(listen string) Backend { return &primaryBackend{n, listen} }, quit, n.Close)
+	s, err := serve(&o.NodeOptions, log, n.Keyspace(), func(listen string) Backend { return &primaryBackend{n, listen, o.MaxReplicas} }, quit, n.Close)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,8 @@ func startPrimary(_ context.Context, o PrimaryOptions, log hclog.Logger, quit fu
 // primaryBackend is a primary as its connections see it.
 type primaryBackend struct {
 	*primary.Node
-	listen string
+	listen      string
+	maxReplicas int
 }
 
 func (b *primaryBackend) Role() string { return RolePrimary }
@@ -96,6 +97,7 @@ func (b *primaryBackend) Params() []Param {
 		fixed("shards", strconv.Itoa(len(b.Shards()))),
 		fixed("replication-listen", host),
 		fixed("replication-port-base", base),
+		fixed("max-replicas", strconv.Itoa(b.maxReplicas)),
 		b.backlogParam("backlog-keep", func(keep, _ *int64) *int64 { return keep }),
 		b.backlogParam("backlog-disk", func(_, disk *int64) *int64 { return disk }),
 		{Name: "reconnect-window", Get: func() string { return b.Server().ReconnectWindow().String() }, Set: func(v string) error {

@@ -141,6 +141,7 @@ func TestTwoProgramsMirrorAndStopCleanly(t *testing.T) {
 		{r, []string{"REPL.SLOT", "DROP", id}, "ask it"},
 		{p, []string{"CONFIG", "SET", "reconnect-window", "90s"}, "OK"},
 		{p, []string{"CONFIG", "GET", "reconnect-window"}, "1m30s"},
+		{p, []string{"CONFIG", "GET", "max-replicas"}, "64"},
 		{p, []string{"CONFIG", "SET", "backlog-disk", "4mb"}, "OK"},
 		{p, []string{"CONFIG", "GET", "backlog-disk"}, "4194304"},
 		{p, []string{"CONFIG", "SET", "backlog-disk", "1kb"}, "CONFIG SET failed"},
