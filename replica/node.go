@@ -243,6 +243,9 @@ func (n *Node) Close() (err error) {
 		close(n.quit)
 		n.done.Wait()
 		if n.follower != nil {
+			for _, s := range n.Shards() {
+				s.PauseIngest(0) // a link waits for what it has begun to apply
+			}
 			err = n.follower.Close()
 		}
 		if n.keyspace != nil {
