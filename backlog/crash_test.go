@@ -3,6 +3,7 @@ package backlog
 import (
 	"bytes"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -98,7 +99,11 @@ func (h *history) verify(t *testing.T, o Options, promised, need uint64) {
 // recovers is a prefix of what was appended, never less than what Sync returned for, also when the machine dies again
 // right after the recovery; and a process that is only killed loses nothing at all.
 func TestCrash(t *testing.T) {
-	for seed := range uint64(4) {
+	seeds := uint64(4)
+	if testing.Short() {
+		seeds = 1
+	}
+	for seed := range seeds {
 		fs := vfs.NewCrashableMem()
 		h := newHistory(Options{}, seed)
 		ops, crashes := 0, 0
@@ -131,7 +136,10 @@ func TestCrash(t *testing.T) {
 			}
 		}
 		every := 2 + 2*int(seed)
+		var mu sync.Mutex // recovery reads segments side by side
 		h.o = options(errorfs.Wrap(fs, errorfs.InjectorFunc(func(errorfs.Op) error {
+			mu.Lock()
+			defer mu.Unlock()
 			if ops++; ops%every == 0 {
 				crash()
 			}
@@ -153,7 +161,11 @@ func TestCrash(t *testing.T) {
 // Each file operation in turn fails, alone or with the two behind it. A call that failed can be made again and leaves
 // the log as it was; a log that is broken says so and opens with everything that was appended.
 func TestFaultSweep(t *testing.T) {
-	for width, seeds := range map[int]uint64{1: 2, 3: 1} {
+	widths := map[int]uint64{1: 2, 3: 1}
+	if testing.Short() {
+		widths = map[int]uint64{3: 1}
+	}
+	for width, seeds := range widths {
 		for seed := range seeds {
 			failed := 0
 			for i := 0; ; i++ {
@@ -171,10 +183,18 @@ func TestFaultSweep(t *testing.T) {
 // sweep runs one history in which the operations [at, at+width) fail, and reports whether there were any.
 func sweep(t *testing.T, seed uint64, at, width int) (hit bool) {
 	mem := vfs.NewMem()
-	ops := 0
+	var mu sync.Mutex // recovery reads segments side by side
+	count := 0
+	done := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return count
+	}
 	fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
-		ops++
-		if ops > at && ops <= at+width {
+		mu.Lock()
+		defer mu.Unlock()
+		count++
+		if count > at && count <= at+width {
 			hit = true
 			return errorfs.ErrInjected
 		}
@@ -204,10 +224,11 @@ func sweep(t *testing.T, seed uint64, at, width int) (hit bool) {
 		}
 		h.l.Close()
 		for {
+			before := done()
 			if h.l, err = Open(h.o); err == nil {
 				break
 			}
-			if ops > at+width {
+			if before >= at+width {
 				t.Fatalf("operation %d of seed %d: cannot be opened again: %v", at, seed, err)
 			}
 		}
@@ -218,7 +239,7 @@ func sweep(t *testing.T, seed uint64, at, width int) (hit bool) {
 	oldest := h.l.Bounds().Oldest
 	want, _ := h.w.from(oldest, h.w.next())
 	got, err := readAll(h.l, oldest)
-	for err != nil && ops < at+width {
+	for err != nil && done() < at+width {
 		got, err = readAll(h.l, oldest) // an error of reading is final for its reader only
 	}
 	if err != nil && hit {

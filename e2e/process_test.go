@@ -33,7 +33,9 @@ var spawn = sync.OnceValue(func() func(*exec.Cmd) error {
 		}
 	}()
 	return func(cmd *exec.Cmd) error {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		// A process group of its own: when the shell that began all this ends, the kernel continues the stopped processes
+		// of its group, and a replica that a scenario has paused would go on.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 		r := request{cmd: cmd, err: make(chan error)}
 		requests <- r
 		return <-r.err
