@@ -65,16 +65,13 @@ func (s *Server) infoServer(r *report) {
 	now := time.Now()
 	executable, _ := os.Executable()
 	r.add("redis_version", redisVersion)
-	r.add("understudy_version", s.o.Version)
 	r.add("redis_mode", "standalone")
 	r.add("os", runtime.GOOS+" "+runtime.GOARCH)
 	r.add("arch_bits", 32<<(^uint(0)>>63))
 	r.add("multiplexing_api", "go")
-	r.add("go_version", runtime.Version())
 	r.add("process_id", os.Getpid())
 	r.add("process_supervised", "no")
 	r.add("run_id", s.runID)
-	r.add("node_id", n.ID)
 	r.add("tcp_port", port)
 	r.add("server_time_usec", now.UnixMicro())
 	r.add("uptime_in_seconds", int64(up.Seconds()))
@@ -84,6 +81,9 @@ func (s *Server) infoServer(r *report) {
 	r.add("lru_clock", now.Unix()&(1<<24-1))
 	r.add("executable", executable)
 	r.add("config_file", "")
+	r.add("repl_version", s.o.Version)
+	r.add("repl_go_version", runtime.Version())
+	r.add("repl_node_id", n.ID)
 }
 
 func (s *Server) infoClients(r *report) {
@@ -178,8 +178,8 @@ func (s *Server) infoStats(r *report) {
 	r.add("latest_fork_usec", 0)
 	r.add("total_forks", 0)
 	r.add("total_error_replies", k.Errors.Load())
-	r.add("transactions_aborted", k.Aborted.Load())
-	r.add("exclusive_sections", k.Exclusives.Load())
+	r.add("repl_transactions_aborted", k.Aborted.Load())
+	r.add("repl_exclusive_sections", k.Exclusives.Load())
 }
 
 func (s *Server) infoCPU(r *report) {

@@ -111,6 +111,24 @@ func TestRole(t *testing.T) {
 	}
 }
 
+// What is not Redis's stands behind what is, and begins with repl_.
+func TestOwnFieldsComeLast(t *testing.T) {
+	got := start(t, 2, nil).raw(t, "INFO")
+	for section := range strings.SplitSeq(got, "# ") {
+		own := ""
+		for line := range strings.SplitSeq(section, "|") {
+			name, _, field := strings.Cut(line, ":")
+			switch {
+			case !field:
+			case strings.HasPrefix(name, "repl_"):
+				own = name
+			case own != "" || strings.Contains(name, "understudy") || name == "node_id":
+				t.Errorf("%s stands behind %q, or is ours without repl_", name, own)
+			}
+		}
+	}
+}
+
 func TestReplVerbs(t *testing.T) {
 	r := start(t, 2, nil)
 	want := primaryStatus()
