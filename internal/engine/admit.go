@@ -70,7 +70,7 @@ func (b *backpressure) compaction(i pebble.CompactionInfo) {
 // admit waits until a batch may be applied, or says why it may not.
 func (e *Engine) admit() error {
 	for {
-		err, changed := e.health.err()
+		changed, err := e.health.err()
 		if err != nil {
 			return err
 		}

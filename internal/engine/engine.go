@@ -135,7 +135,7 @@ func (e *Engine) Durable() (uint64, error) {
 // Err is why writes are refused now: [ErrFenced], [ErrStalled], or nil. A caller that asks before it appends to the log
 // never appends what it then cannot apply.
 func (e *Engine) Err() error {
-	err, _ := e.health.err()
+	_, err := e.health.err()
 	return err
 }
 
@@ -150,14 +150,14 @@ func (e *Engine) Flush() error {
 
 func (e *Engine) flush() error {
 	// A permanent error refuses writes; only one that fenced the files keeps what is in memory from being flushed.
-	refused := func() (error, <-chan struct{}) {
-		err, changed := e.health.err()
+	refused := func() (<-chan struct{}, error) {
+		changed, err := e.health.err()
 		if errors.Is(err, ErrFenced) && !e.gate.isFenced() {
 			err = nil
 		}
-		return err, changed
+		return changed, err
 	}
-	err, changed := refused()
+	changed, err := refused()
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (e *Engine) flush() error {
 		case <-done:
 			return nil
 		case <-changed:
-			if err, changed = refused(); err != nil {
+			if changed, err = refused(); err != nil {
 				return err
 			}
 		case <-e.gate.closing:

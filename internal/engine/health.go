@@ -68,17 +68,17 @@ func newHealth(dir string, o Options, g *gate) *health {
 	return h
 }
 
-// err is why writes are refused now, or nil, and a channel that is closed when that changes.
-func (h *health) err() (error, <-chan struct{}) {
+// err is why writes are refused now, or nil, behind a channel that is closed when that changes.
+func (h *health) err() (<-chan struct{}, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case h.mu.permanent != nil:
-		return fmt.Errorf("%w: %w", ErrFenced, h.mu.permanent), h.mu.changed
+		return h.mu.changed, fmt.Errorf("%w: %w", ErrFenced, h.mu.permanent)
 	case h.mu.stalled != nil:
-		return fmt.Errorf("%w: %w", ErrStalled, h.mu.stalled), h.mu.changed
+		return h.mu.changed, fmt.Errorf("%w: %w", ErrStalled, h.mu.stalled)
 	}
-	return nil, h.mu.changed
+	return h.mu.changed, nil
 }
 
 func (h *health) changedLocked() {

@@ -27,14 +27,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeBackend is a Backend whose answers the test sets.
 type fakeBackend struct {
-	mu       sync.Mutex
-	node     status.Node
-	acked    int           // what Wait counts
-	changed  chan struct{} // closed when acked changes
-	dropped  string
-	asked    []uint64
-	level    AckLevel
-	fallback string
+	mu      sync.Mutex
+	node    status.Node
+	acked   int           // what Wait counts
+	changed chan struct{} // closed when acked changes
+	dropped string
+	asked   []uint64
+	level   AckLevel
 }
 
 func newFakeBackend() *fakeBackend {
