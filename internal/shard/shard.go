@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/understudy-kv/understudy/backlog"
@@ -116,6 +117,9 @@ func (s *Shard) Err() error {
 
 // fence makes the shard refuse writes. The first lasting fault stays.
 func (s *Shard) fence(err error, transient bool) {
+	if !transient && errors.Is(err, syscall.ENOSPC) {
+		err = errors.New(err.Error()) // want of room that does not pass is not to be taken for one that does
+	}
 	for {
 		old := s.fault.Load()
 		if old != nil && !old.transient {

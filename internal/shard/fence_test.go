@@ -1,0 +1,29 @@
+package shard_test
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/understudy-kv/understudy/internal/shard"
+)
+
+// A storage error that lasts does not pass for a full disk, though want of room caused it: clients are told that writes
+// go on by themselves when there is room, and these do not.
+func TestLastingFaultIsNotAFullDisk(t *testing.T) {
+	fs := vfs.NewMem()
+	o := options(fs)
+	var fail func(error)
+	inner := factory(fs, new(atomic.Bool))
+	o.Open = func(e shard.Env) (shard.StateMachine, error) { fail = e.OnError; return inner(e) }
+	s := open(t, o)
+	mustWrite(t, s, "a", "1")
+	fail(fmt.Errorf("writing a manifest: %w", syscall.ENOSPC))
+	if _, err := write(t, s, "b", "2"); err == nil || errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("a fenced shard refuses with %v, a full disk: %t", err, errors.Is(err, syscall.ENOSPC))
+	}
+}
