@@ -64,22 +64,13 @@ func newNode(t *testing.T, role, name string, args ...string) *node {
 	return n
 }
 
-var usedPorts sync.Map
-
-// freePorts finds a row of free ports that no other test of this run was given.
+// freePorts finds a row of free ports that nobody else is given while the test runs.
 func freePorts(t testing.TB, n int) int {
 	t.Helper()
-search:
-	for {
-		base, err := ports.Free("127.0.0.1", n)
-		must(t, err)
-		for i := range n {
-			if _, taken := usedPorts.LoadOrStore(base+i, true); taken {
-				continue search
-			}
-		}
-		return base
-	}
+	base, release, err := ports.Reserve("127.0.0.1", n)
+	must(t, err)
+	t.Cleanup(func() { must(t, release()) })
+	return base
 }
 
 // newPrimary prepares a primary with so many shards.

@@ -91,6 +91,11 @@ func (g *grammar) stage(ctx context.Context, stdout io.Writer) (identical bool, 
 		return false, err
 	}
 	s := &story{grammar: g, dir: dir, out: stdout, began: time.Now()}
+	release, err := s.choosePorts()
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
 	defer func() { err = errors.Join(err, s.end()) }()
 	return s.tell(ctx)
 }

@@ -69,15 +69,21 @@ func (s *story) end() (err error) {
 	return err
 }
 
-func (s *story) openPrimary(ctx context.Context) error {
-	clients, err := ports.Free(host, 2)
+// choosePorts takes ports for the story. They stay reserved until release, since the replica comes back to its own.
+func (s *story) choosePorts() (release func() error, err error) {
+	clients, releaseClients, err := ports.Reserve(host, 2)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if s.replication, err = ports.Free(host, s.Shards); err != nil {
-		return err
+	replication, releaseReplication, err := ports.Reserve(host, s.Shards)
+	if err != nil {
+		return nil, errors.Join(err, releaseClients())
 	}
-	s.primaryAddr, s.replicaAddr = address(clients), address(clients+1)
+	s.primaryAddr, s.replicaAddr, s.replication = address(clients), address(clients+1), replication
+	return func() error { return errors.Join(releaseClients(), releaseReplication()) }, nil
+}
+
+func (s *story) openPrimary(ctx context.Context) (err error) {
 	s.say("Starting a primary with %d shards in %s.", s.Shards, s.dir)
 	s.primary, err = launch(ctx, server.RolePrimary, filepath.Join(s.dir, "primary.log"),
 		"--data-dir", filepath.Join(s.dir, "primary"), "--listen", s.primaryAddr,

@@ -29,6 +29,7 @@ type Proxy struct {
 	targetHost string
 	targetPort int
 	ports      int
+	release    func() error   // of the ports, nil if the caller chose them
 	wg         sync.WaitGroup // accept loops and connections
 
 	mu struct {
@@ -57,7 +58,8 @@ func Start(o Options) (*Proxy, error) {
 		p.host = "127.0.0.1"
 	}
 	if p.port == 0 {
-		if p.port, err = ports.Free(p.host, p.ports); err != nil {
+		// Held while the proxy refuses connections, too.
+		if p.port, p.release, err = ports.Reserve(p.host, p.ports); err != nil {
 			return nil, err
 		}
 	}
@@ -182,5 +184,9 @@ func (p *Proxy) Close() error {
 	p.mu.Unlock()
 	err := p.Down()
 	p.wg.Wait()
+	if p.release != nil {
+		err = errors.Join(err, p.release())
+		p.release = nil
+	}
 	return err
 }

@@ -23,10 +23,15 @@ func StartRedis(t testing.TB, args ...string) string {
 	if err != nil {
 		t.Skip("there is no redis-server to compare with: install the package redis-server (Debian, Ubuntu) or redis")
 	}
-	port, err := ports.Free("127.0.0.1", 1)
+	port, release, err := ports.Reserve("127.0.0.1", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := release(); err != nil {
+			t.Error(err)
+		}
+	})
 	args = append([]string{"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir()}, args...)
 	cmd := exec.Command(path, args...)
 	var output bytes.Buffer
