@@ -170,7 +170,7 @@ func (s *Shard) install(dir string, at wire.Position, l wire.Lineage) (err error
 		named = back != nil
 		return errors.Join(err, back)
 	}
-	s.switchTo(machine, log, at, l)
+	s.switchTo(machine, engine, log, at, l)
 	if kept := s.keep(current.Engine); kept != nil {
 		s.opts.Logger.Error("the previous data could not be kept", "shard", s.opts.Shard, "error", kept)
 	}
@@ -191,7 +191,7 @@ func (s *Shard) restoreManifest(number int) error {
 }
 
 // switchTo closes the old state machine and log and takes the new ones. It runs on the loop.
-func (s *Shard) switchTo(machine StateMachine, log *backlog.Log, at wire.Position, l wire.Lineage) {
+func (s *Shard) switchTo(machine StateMachine, engine string, log *backlog.Log, at wire.Position, l wire.Lineage) {
 	s.machineMu.Lock()
 	old, oldLog := s.machine, s.Log()
 	s.machine = machine
@@ -202,6 +202,7 @@ func (s *Shard) switchTo(machine StateMachine, log *backlog.Log, at wire.Positio
 	s.applied.Store(at.Offset)
 	s.commit.Store(0)
 	s.started.Store(true)
+	s.engine.Store(&engine) // from here on the old one's errors are no fault, and what they were is forgotten
 	s.fault.Store(nil)
 	s.stalled = nil
 	s.machineMu.Unlock()

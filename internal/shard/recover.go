@@ -56,6 +56,8 @@ func Open(o Options) (*Shard, error) {
 		return nil, fmt.Errorf("shard %d in %s: %w", o.Shard, o.Dir, err)
 	}
 	s.group.StateMachine = s.machine
+	engine := s.manifest.Engine
+	s.engine.Store(&engine)
 	// The loop owns the group, the pending jobs and every write of log and state machine. It is ended by quit, once its
 	// queues are empty; Close waits for it.
 	s.done.Go(s.loop)
@@ -288,6 +290,13 @@ func (s *Shard) env(name string) Env {
 			}
 			return nil
 		},
-		OnError: func(err error) { s.fence(fmt.Errorf("storage: %w", err), false) },
+		OnError: func(err error) {
+			// A state machine that has been replaced may still fail while it closes; that is no fault of the new data.
+			if used := s.engine.Load(); used != nil && *used != name {
+				s.opts.Logger.Warn("a state machine that is not in use failed", "shard", s.opts.Shard, "directory", name, "error", err)
+				return
+			}
+			s.fence(fmt.Errorf("storage: %w", err), false)
+		},
 	}
 }

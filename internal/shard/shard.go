@@ -38,6 +38,7 @@ type Shard struct {
 	tick      atomic.Pointer[func(*Group)]
 	observe   atomic.Pointer[func(wire.Batch)]
 	retention atomic.Pointer[func() (uint64, bool)]
+	engine    atomic.Pointer[string] // directory of the state machine in use; nil until the shard is open
 
 	// machineMu is held for reading while the state machine is used beside the loop, and for writing while it is replaced.
 	machineMu sync.RWMutex
