@@ -27,6 +27,7 @@ func TestAnotherShardCount(t *testing.T) {
 		old := store.shards[0]
 		f := network.follow(store, nil)
 		time.Sleep(30 * time.Second)
+		synctest.Wait() // what happens at this very instant is over
 		if store.switches != 0 || store.shards[0] != old {
 			t.Fatal("readers see a data set that is not complete")
 		}
@@ -59,6 +60,7 @@ func TestAnotherShardCount(t *testing.T) {
 		store := filledStore(vfs.NewMem(), 1, "old\n")
 		f := network.follow(store, nil)
 		time.Sleep(time.Minute)
+		synctest.Wait() // what happens at this very instant is over
 		if store.switches != 0 || store.shards[0].text() != "old\n" {
 			t.Fatal("wiped")
 		}
@@ -71,6 +73,7 @@ func TestAnotherShardCount(t *testing.T) {
 		network.primaries[1].write("new")
 		caughtUp(t, f)
 		time.Sleep(2 * time.Second)
+		synctest.Wait() // what happens at this very instant is over
 		if store.switches != 1 || store.shards[1].text() != "new\n" || f.Status()[0].Error != "" {
 			t.Fatalf("%d switches, %q", store.switches, f.Status()[0].Error)
 		}

@@ -30,6 +30,7 @@ func TestOneShardResumesAnotherSyncs(t *testing.T) {
 		f := network.follow(store, nil)
 		resumes.write("new")
 		time.Sleep(30 * time.Second)
+		synctest.Wait() // what happens at this very instant is over
 
 		if got := store.shards[0].text(); got != "new\n" {
 			t.Fatalf("shard 0 has %q, it can resume", got)

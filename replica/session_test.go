@@ -180,6 +180,7 @@ func TestAcks(t *testing.T) {
 		store.shards[0].locked(func() { store.shards[0].gate = gate })
 		p.write("w")
 		time.Sleep(5 * time.Second)
+		synctest.Wait() // what happens at this very instant is over
 		p.locked(func() {
 			if a := p.acks[len(p.acks)-1]; a.Received != 21 || a.Applied != 20 {
 				t.Fatalf("ack %+v", a)
@@ -220,6 +221,7 @@ func TestStuckApplier(t *testing.T) {
 		f := network.follow(store, func(o *FollowerOptions) { o.InboxBytes = limit })
 		for range 60 {
 			time.Sleep(time.Second)
+			synctest.Wait() // what happens at this very instant is over
 			if l := f.Status()[0].Link; l.InboxBytes > limit || l.State != "streaming" {
 				t.Fatalf("inbox %d, state %s", l.InboxBytes, l.State)
 			}
@@ -276,6 +278,7 @@ func TestShardErrorEndsItsLinkOnly(t *testing.T) {
 		a.write("to a")
 		b.write("to b")
 		time.Sleep(30 * time.Second)
+		synctest.Wait() // what happens at this very instant is over
 		s := f.Status()
 		if s[0].Offset != 1 || s[0].Link.State != "streaming" {
 			t.Fatalf("shard 0: %+v", s[0].Link)

@@ -151,6 +151,7 @@ func TestDamagedSnapshotFile(t *testing.T) {
 		store := filledStore(vfs.NewMem(), 1, "old\n")
 		f := network.follow(store, nil)
 		time.Sleep(3 * time.Second)
+		synctest.Wait() // what happens at this very instant is over
 		// Pitfalls 18, 19: what readers saw, they still see; the link says why.
 		l := f.Status()[0].Link
 		if store.shards[0].text() != "old\n" || store.shards[0].Position().Offset != 1 || l.State != "stopped" || !strings.Contains(l.LastError, "damaged") {
@@ -177,6 +178,7 @@ func TestLoadError(t *testing.T) {
 		store.shards[0].installErr = errors.New("bad manifest")
 		f := network.follow(store, nil)
 		time.Sleep(time.Minute)
+		synctest.Wait() // what happens at this very instant is over
 		s := f.Status()[0]
 		if store.shards[0].text() != "old\n" || s.Offset != 1 || !s.Link.Stale || !strings.Contains(s.Link.LastError, "bad manifest") {
 			t.Fatalf("%+v", s.Link)
@@ -202,6 +204,7 @@ func TestEmptyPrimaryDoesNotWipe(t *testing.T) {
 			store := filledStore(vfs.NewMem(), 1, "old\n")
 			f := network.follow(store, func(o *FollowerOptions) { o.AcceptEmptyPrimary = accept })
 			time.Sleep(61 * time.Second) // not a multiple of the wait
+			synctest.Wait()              // what happens at this very instant is over
 			s := f.Status()[0]
 			if accept {
 				if store.shards[0].text() != "" || s.FullSyncs["unknown-generation"] != 1 {
@@ -230,6 +233,7 @@ func TestSyncRateAndProgress(t *testing.T) {
 		f := network.follow(store, func(o *FollowerOptions) { o.SyncRate = 32 << 10 })
 		begin := time.Now()
 		time.Sleep(16 * time.Second)
+		synctest.Wait() // what happens at this very instant is over
 		s := f.Status()[0].Link.Sync
 		if s == nil || s.Bytes < 300<<10 || s.Bytes > 700<<10 || s.Rate < 25<<10 || s.Rate > 40<<10 || s.ETA < 8 || s.ETA > 30 || s.Reason != "empty" {
 			t.Fatalf("progress %+v", s)
