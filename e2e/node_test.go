@@ -67,7 +67,10 @@ func newNode(t *testing.T, role, name string, args ...string) *node {
 // freePorts finds a row of free ports that nobody else is given while the test runs.
 func freePorts(t testing.TB, n int) int {
 	t.Helper()
+	// While a process is being forked, its copy of a socket that was closed here keeps the port for an instant.
+	syscall.ForkLock.RLock()
 	base, release, err := ports.Reserve("127.0.0.1", n)
+	syscall.ForkLock.RUnlock()
 	must(t, err)
 	t.Cleanup(func() { must(t, release()) })
 	return base

@@ -224,6 +224,8 @@ func TestManifestFailure(t *testing.T) {
 			if !errors.Is(err, ErrFenced) || !errors.Is(r.e.Err(), ErrFenced) {
 				t.Fatalf("%d: after a failed manifest: %v, %v, want it fenced", i, err, r.e.Err())
 			}
+			// The fence holds before it is told.
+			eventually(t, "the fence to be told", func() bool { return f.permanent() > 0 })
 			if f.permanent() != 1 {
 				t.Fatalf("%d: told %d times: %v", i, f.permanent(), f.all)
 			}
