@@ -48,7 +48,9 @@ func (l *Log) Trim(recovery uint64, slots uint64, hasSlots bool) {
 		return
 	}
 	l.mu.Lock()
-	r := retention{keep: l.mu.keep, disk: l.mu.disk, slots: slots, hasSlots: hasSlots}
+	// The log goes on growing until the next Trim has removed something, so the cap is enforced a segment early; but never
+	// at the expense of what is kept in any case.
+	r := retention{keep: l.mu.keep, disk: max(l.mu.disk-l.o.SegmentBytes, l.mu.keep), slots: slots, hasSlots: hasSlots}
 	r.needed = min(recovery, l.published.Load())
 	segments := make([]extent, len(l.mu.segments))
 	for i, s := range l.mu.segments {
