@@ -136,6 +136,29 @@ func TestFullSyncThenStream(t *testing.T) {
 	})
 }
 
+// A replica that leaves at the answer to its HELLO, because its data set is being laid out anew for example, had no full
+// sync; one that fetches has one, however often it fetches.
+func TestFullSyncCountsFromItsFirstFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, 1, backlog.Options{}, ServerOptions{})
+		p := s.dial(0)
+		s.beginSync(p, 1, wire.ID{})
+		synctest.Wait()
+		if c := s.server.Counters(0); len(c.FullSyncs) != 0 {
+			t.Fatalf("counters %+v before anything was fetched", c)
+		}
+		p.conn.Close()
+		p = s.dial(0)
+		st := s.beginSync(p, 1, wire.ID{})
+		p.fetch(st, everything)
+		p.finish(st)
+		synctest.Wait()
+		if c := s.server.Counters(0); c.FullSyncs["empty"] != 1 {
+			t.Fatalf("counters %+v after one full sync", c)
+		}
+	})
+}
+
 // A file may be asked for again, from its beginning: it was damaged on the way.
 func TestFetchAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -54,7 +54,7 @@ func TestDifferential(t *testing.T) {
 func TestDifferentialDescribe(t *testing.T) {
 	addr := commandtest.StartRedis(t)
 	var requests [][][]byte
-	for _, c := range All() {
+	for _, c := range sorted {
 		for _, what := range []string{"INFO", "DOCS"} {
 			if len(c.Sub) == 0 && c.Summary == "" {
 				requests = append(requests, words("COMMAND", what, c.Name))

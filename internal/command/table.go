@@ -70,9 +70,6 @@ func (c *Command) derive() {
 	}
 }
 
-// All lists the top-level commands by name. The slice is the caller's, the entries are not.
-func All() []*Command { return append([]*Command(nil), sorted...) }
-
 // Lookup finds a top-level command, whatever the case of its letters, or returns nil. It allocates nothing.
 func Lookup(name []byte) *Command {
 	var lower [maxName]byte

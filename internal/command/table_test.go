@@ -21,7 +21,7 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s is not in the table", name)
 		}
 	}
-	for _, c := range All() {
+	for _, c := range sorted {
 		for _, x := range append([]*Command{c}, c.Sub...) {
 			if d := x.doc(); d.Summary == "" || d.Since == "" || d.Group == "" {
 				t.Errorf("%s has no documentation", x.Name)
@@ -102,7 +102,7 @@ func TestDescribeWhole(t *testing.T) {
 		}
 		return v
 	}
-	n := len(All())
+	n := len(sorted)
 	if got := len(ask("COMMAND").Elems); got != n {
 		t.Errorf("COMMAND lists %d of %d", got, n)
 	}

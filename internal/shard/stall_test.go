@@ -64,3 +64,40 @@ func TestApplyStalls(t *testing.T) {
 		t.Fatalf("opened at %d, want 3", got)
 	}
 }
+
+// warning is a stalling machine that can tell beforehand.
+type warning struct{ stalling }
+
+func (m warning) Err() error {
+	if m.full.Load() {
+		return fmt.Errorf("no room as told: %w", syscall.ENOSPC)
+	}
+	return nil
+}
+
+// TestNothingIsLoggedThatCannotBeApplied: where the state machine can tell that it would refuse, the refused write leaves no
+// trace, and the shard goes on when the machine does.
+func TestNothingIsLoggedThatCannotBeApplied(t *testing.T) {
+	fs := vfs.NewMem()
+	full := new(atomic.Bool)
+	o := options(fs)
+	inner := factory(fs, new(atomic.Bool))
+	o.Open = func(e shard.Env) (shard.StateMachine, error) {
+		m, err := inner(e)
+		return warning{stalling{m, full}}, err
+	}
+	s := open(t, o)
+	mustWrite(t, s, "a", "1")
+	full.Store(true)
+	if _, err := write(t, s, "b", "1"); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("a write that the machine would refuse: %v", err)
+	}
+	if next := s.Log().Next(); next != 1 {
+		t.Fatalf("the log is at %d: it took what was refused", next)
+	}
+	full.Store(false)
+	eventually.True(t, 10*time.Second, "the shard takes writes again", func() bool { return s.Err() == nil })
+	if next := mustWrite(t, s, "c", "1"); next != 2 {
+		t.Fatalf("next offset %d, want 2: the refused write has left something", next)
+	}
+}

@@ -20,9 +20,8 @@ func (k Key) String() string {
 	return fmt.Sprintf("%q (slot %d)", k.User, k.Slot)
 }
 
-// Describe tells what an operation of a frame does, for people, in one line that quotes at most 64 bytes of a value. It
-// also describes operations that do not decode: a tool that looks for damage prints what it finds.
-func Describe(op wire.Op) string {
+// describe tells what an operation of a frame does, in one line that quotes at most 64 bytes of a value.
+func describe(op wire.Op) string {
 	if op.Kind == wire.OpEnd {
 		return "end"
 	}
