@@ -4,17 +4,35 @@ package status
 
 // Node is one process. Exactly one of a shard's Primary and Replica parts is set, by role.
 type Node struct {
-	Role        string  `json:"role"` // "primary" or "replica"
-	ID          string  `json:"id"`   // node id, a UUID
-	Version     string  `json:"version"`
-	Uptime      float64 `json:"uptime_seconds"`
-	Listen      string  `json:"listen,omitempty"`
-	Replication string  `json:"replication,omitempty"` // primary: "host:first-last"; replica: the primary's "host:base"
-	Cluster     string  `json:"cluster,omitempty"`
-	Replica     string  `json:"replica,omitempty"` // replica: its replica id
-	Ready       bool    `json:"ready"`
-	Error       string  `json:"error,omitempty"`
-	Shards      []Shard `json:"shards"`
+	Role        string    `json:"role"` // "primary" or "replica"
+	ID          string    `json:"id"`   // node id, a UUID
+	Version     string    `json:"version"`
+	Uptime      float64   `json:"uptime_seconds"`
+	Listen      string    `json:"listen,omitempty"`
+	Replication string    `json:"replication,omitempty"` // its own replication ports, "host:first-last"
+	Primary     string    `json:"primary,omitempty"`     // replica: what it follows, "host:port-base"
+	Path        []string  `json:"path,omitempty"`        // node ids from the root of the chain down to this node
+	Cluster     string    `json:"cluster,omitempty"`
+	Replica     string    `json:"replica,omitempty"` // replica: its replica id
+	Ready       bool      `json:"ready"`
+	Error       string    `json:"error,omitempty"`
+	Failover    *Failover `json:"failover,omitempty"` // the last or running handover
+	Shards      []Shard   `json:"shards"`
+}
+
+// States of a handover, as Redis names them.
+const (
+	FailoverNone       = "no-failover"
+	FailoverWaiting    = "waiting-for-sync"     // writes are held until the target has everything
+	FailoverInProgress = "failover-in-progress" // the target was asked to take over
+)
+
+// Failover is a planned handover of the primary's role.
+type Failover struct {
+	State  string  `json:"state"`
+	Target string  `json:"target"`           // the target's replication address, "host:port-base"
+	Hold   float64 `json:"hold_ms"`          // how long writes were held, so far or in all
+	Result string  `json:"result,omitempty"` // of one that is over: "done" or why not
 }
 
 // Shard is one shard of a node.
@@ -27,9 +45,11 @@ type Shard struct {
 	Log       Log               `json:"log"`
 	FullSyncs map[string]uint64 `json:"full_syncs"` // by reason, since the process started
 	Resumes   uint64            `json:"resumes"`
-	Refusals  map[string]uint64 `json:"refusals"`        // by code
-	Slots     []Slot            `json:"slots,omitempty"` // primary
-	Link      *Link             `json:"link,omitempty"`  // replica
+	Rewinds   uint64            `json:"rewinds"`             // rejoins by difference
+	Unsettled bool              `json:"unsettled,omitempty"` // a rejoin by difference is not over: its data is not to be read
+	Refusals  map[string]uint64 `json:"refusals"`            // by code
+	Slots     []Slot            `json:"slots,omitempty"`     // primary
+	Link      *Link             `json:"link,omitempty"`      // replica
 }
 
 // Log is the state of one shard's log and backlog. Offsets name the next mutation.
@@ -52,8 +72,9 @@ type Log struct {
 // Slot is what a primary remembers of one replica on one shard.
 type Slot struct {
 	Replica       string  `json:"replica"`
-	Address       string  `json:"address"`
-	State         string  `json:"state"` // "online", "syncing" (full sync) or "detached"
+	Address       string  `json:"address"`                 // of the connection, or what the replica announced for clients
+	AnnounceBase  string  `json:"announce_base,omitempty"` // the replica's own replication ports, "host:port-base"
+	State         string  `json:"state"`                   // "online", "syncing" (full sync) or "detached"
 	Received      uint64  `json:"received"`
 	Applied       uint64  `json:"applied"`
 	Durable       uint64  `json:"durable"`
@@ -82,7 +103,7 @@ type Link struct {
 	InboxBytes    int64   `json:"inbox_bytes"`
 	LastIO        float64 `json:"last_io_seconds"`        // since anything was heard from the primary
 	DownFor       float64 `json:"down_seconds"`           // 0 while streaming
-	LastResync    string  `json:"last_resync,omitempty"`  // "resume" or "fullsync:<reason>"
+	LastResync    string  `json:"last_resync,omitempty"`  // "resume", "rewind" or "fullsync:<reason>"
 	LastRefusal   string  `json:"last_refusal,omitempty"` // "<code>: <text>"
 	LastError     string  `json:"last_error,omitempty"`   // why the last session ended
 	Stale         bool    `json:"stale"`                  // readers see data that may be old: not streaming
