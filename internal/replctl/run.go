@@ -19,6 +19,7 @@ type grammar struct {
 	Status  statusCommand    `cmd:"" help:"Show every shard of a primary, a replica or both, the worst first."`
 	Verify  verifyCommand    `cmd:"" help:"Compare two keyspaces at one identical position of every shard, while writes go on."`
 	Log     logCommand       `cmd:"" help:"Print the frames of a data directory's log, and find damage in them."`
+	Surplus surplusCommand   `cmd:"" help:"List, print and send again the mutations that a node had alone and saved before it rejoined."`
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }
 
