@@ -27,7 +27,7 @@ type node struct {
 	dir  string
 	logs string
 	addr string // RESP
-	base int    // primary: replication port of shard 0
+	base int    // replication port of shard 0
 	args []string
 	wrap []string // a command that runs the node's, if any
 	proc *process
@@ -89,7 +89,8 @@ func newPrimary(t *testing.T, shards int, args ...string) *node {
 func newReplica(t *testing.T, name, primary string, args ...string) *node {
 	t.Helper()
 	n := newNode(t, "replica", name)
-	n.args = append([]string{"--primary", primary}, args...)
+	n.base = freePorts(t, 8) // as many as a primary of these tests has shards
+	n.args = append([]string{"--primary", primary, "--replication-port-base", strconv.Itoa(n.base)}, args...)
 	return n
 }
 

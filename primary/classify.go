@@ -23,6 +23,7 @@ var (
 	errLostSync = errors.New("the log lost the snapshot's position before the full sync was over")
 	errBusy     = errors.New("the snapshot is not ready yet")
 	errLeft     = errors.New("the replica ended the session")
+	errRole     = errors.New("this node's role, history or place in its chain is another one now")
 )
 
 func protocol(format string, args ...any) error {
@@ -40,6 +41,7 @@ type end struct {
 var ends = []end{
 	{errShutdown, wire.CodeShutdown, hclog.Info},
 	{errReplaced, wire.CodeReplaced, hclog.Info},
+	{errRole, wire.CodeRole, hclog.Info},
 	{errBusy, wire.CodeBusy, hclog.Warn},
 	{errLeft, "", hclog.Info},
 	{errSilent, wire.CodeTimeout, hclog.Warn},

@@ -2,6 +2,7 @@ package primary
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/understudy-kv/understudy/wire"
 )
@@ -24,7 +25,10 @@ func (h Hold) String() string { return holdNames[h] }
 // Facts is what the primary knows at the one moment at which it decides. Everything in it was read while the reader
 // that Hold speaks of was open.
 type Facts struct {
-	Node          wire.ID // this node
+	Node          wire.ID   // this node
+	Path          []wire.ID // where its data comes from: node ids from the root of the chain down to this node
+	Following     bool      // it follows another node
+	Streaming     bool      // ... and hears everything from it
 	Cluster       string
 	Shard, Shards uint32 // of the port that was dialled; the shard count
 	Format        uint32 // storage format of a snapshot's files, 0 if it does not matter
@@ -100,6 +104,10 @@ func admit(h wire.Hello, f Facts) (Verdict, bool) {
 		return refuse(wire.CodeProtocol, "a HELLO must carry a replica id and a nonce"), true
 	case !h.Node.IsZero() && h.Node == f.Node:
 		return refuse(wire.CodeLoop, "this is node %s itself, or a copy of its data directory", f.Node), true
+	case !h.Node.IsZero() && slices.Contains(f.Path, h.Node):
+		return refuse(wire.CodeLoop, "node %s gets its data from node %s, which asks for it", f.Node, h.Node), true
+	case len(f.Path) >= wire.MaxPath:
+		return refuse(wire.CodeLoop, "this node is number %d of its chain, and a chain has at most %d: follow a node nearer to its root", len(f.Path), wire.MaxPath), true
 	case h.Shard != f.Shard:
 		return refuse(wire.CodeShard, "this port serves shard %d of %d, the replica asked for shard %d; is --primary set to the port base?", f.Shard, f.Shards, h.Shard), true
 	case len(f.Lineage) == 0:
@@ -116,6 +124,11 @@ func place(h wire.Hello, f Facts) Verdict {
 		return fullSync(wire.ReasonShardLayout, "the replica has %d shards, this primary %d", h.Shards, f.Shards)
 	case p.IsZero():
 		return fullSync(wire.ReasonEmpty, "the replica has no data")
+	case f.Following && p.Offset > f.Published && f.Lineage.Contains(p, p.Offset):
+		return refuse(wire.CodeBehind, "this node follows another one and is at %d, the replica at %d: it has to catch up first; or follow its primary", f.Published, p.Offset)
+	case f.Following && !f.Streaming && !f.Lineage.Has(p.Generation):
+		// Its own primary may know that generation.
+		return refuse(wire.CodeBehind, "this node follows another one, which it has not reached yet, and does not know %s", p.Generation)
 	case !f.Lineage.Has(p.Generation):
 		return fullSync(wire.ReasonUnknownGeneration, "%s is none of this primary's %d generations", p.Generation, len(f.Lineage))
 	case !f.Lineage.Contains(p, f.Published):

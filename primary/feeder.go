@@ -39,6 +39,7 @@ func (c *session) welcome(at wire.Position) wire.Welcome {
 	return wire.Welcome{
 		Version: wire.Version, Node: c.server.opts.Node, Shard: uint32(c.port.ID()), Shards: uint32(len(c.server.ports)),
 		Format: c.server.opts.Format, Position: at, Next: max(c.published, at.Offset), Lineage: c.lineage,
+		Path: c.path, Announce: c.server.opts.Announce(),
 	}
 }
 
@@ -75,6 +76,9 @@ func (c *session) pump(idle context.Context) error {
 		}
 		if err != nil {
 			return err
+		}
+		if !c.onLineage() {
+			return errRole
 		}
 		// Before the bytes leave: an ack of them may be back before write returns.
 		c.sent.Store(run.Next)

@@ -65,6 +65,9 @@ func (c *session) take() (*snapshot, error) {
 	if err := snap.failed(); err != nil {
 		return nil, err
 	}
+	if !c.onLineage() {
+		return nil, errRole // the snapshot may be of the new one
+	}
 	s := c.server
 	s.mu.Lock()
 	err := s.mu.table.Sync(c.session, snap.id, snap.at.Offset)

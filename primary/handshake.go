@@ -81,6 +81,7 @@ type opening struct {
 	session   slottable.Session
 	log       *backlog.Log
 	lineage   wire.Lineage
+	path      []wire.ID
 	published uint64
 	reader    *backlog.Reader // Resume: open at the position
 	snapshot  *snapshot       // FullSync: acquired
@@ -92,7 +93,7 @@ type opening struct {
 func (s *Server) open(p *port, h wire.Hello, address string) *opening {
 	const tries = 5
 	for range tries {
-		o := &opening{log: p.Log(), lineage: p.Lineage()}
+		o := &opening{log: p.Log(), lineage: p.Lineage(), path: s.opts.Path()}
 		hold := Held
 		if !h.Position.IsZero() {
 			var err error
@@ -109,7 +110,7 @@ func (s *Server) open(p *port, h wire.Hello, address string) *opening {
 			continue
 		}
 		o.verdict = Decide(h, Facts{
-			Node: s.opts.Node, Cluster: s.opts.Cluster, Shard: uint32(p.ID()), Shards: uint32(len(s.ports)), Format: s.opts.Format,
+			Node: s.opts.Node, Path: o.path, Following: s.opts.Following(), Streaming: s.opts.Streaming(), Cluster: s.opts.Cluster, Shard: uint32(p.ID()), Shards: uint32(len(s.ports)), Format: s.opts.Format,
 			Auth: s.opts.Authenticate(h.User, h.Password), Lineage: o.lineage, Published: o.published, Hold: hold,
 		})
 		if o.verdict.Action != Resume {

@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/understudy-kv/understudy/backlog"
+	"github.com/understudy-kv/understudy/internal/node"
 	"github.com/understudy-kv/understudy/internal/ports"
 	"github.com/understudy-kv/understudy/wire"
 )
@@ -114,11 +115,11 @@ func TestOverTCP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listeners, err := Listen("127.0.0.1", base, 2)
+	listeners, err := node.Listen("127.0.0.1", base, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen("127.0.0.1", base, 1); err == nil {
+	if _, err := node.Listen("127.0.0.1", base, 1); err == nil {
 		t.Fatal("a port was opened twice")
 	}
 	s := newStage(t, 2, backlog.Options{}, ServerOptions{})

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/understudy-kv/understudy/internal/node"
 	"github.com/understudy-kv/understudy/internal/ports"
 	"github.com/understudy-kv/understudy/primary/machinetest"
 	"github.com/understudy-kv/understudy/wire"
@@ -24,18 +25,18 @@ func Example() {
 	}
 	defer os.RemoveAll(dir)
 
-	node, err := Open(Options{Dir: dir, Shards: 4})
+	n, err := Open(Options{Dir: dir, Shards: 4})
 	if err != nil {
 		panic(err)
 	}
-	defer node.Close()
+	defer n.Close()
 	ctx := context.Background()
-	if _, err := node.Do(ctx, "SET", "greeting", "hello"); err != nil {
+	if _, err := n.Do(ctx, "SET", "greeting", "hello"); err != nil {
 		panic(err)
 	}
-	v, err := node.Do(ctx, "GET", "greeting")
+	v, err := n.Do(ctx, "GET", "greeting")
 	fmt.Println(v, err)
-	// A replica follows it with replica.Options{Primary: node.ReplicationAddr()}.
+	// A replica follows it with replica.Options{Primary: n.ReplicationAddr()}.
 
 	// Output: hello <nil>
 }
@@ -92,7 +93,7 @@ func TestKeyspaceNode(t *testing.T) {
 	}
 	// Bytes that are no key of the keyspace's layout never reach the log, from which they could not be taken back.
 	put := func(b *wire.Builder) error { b.Put([]byte("key"), nil); return nil }
-	if _, err := n.Propose(context.Background(), 0, put); !errors.Is(err, errKeyspace) || n.Status().Shards[0].Offset != 0 {
+	if _, err := n.Propose(context.Background(), 0, put); err == nil || !strings.Contains(err.Error(), "use Do") || n.Status().Shards[0].Offset != 0 {
 		t.Errorf("propose: %v", err)
 	}
 	for range 2 {
@@ -130,7 +131,7 @@ func TestOptionsFaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	taken, err := Listen("127.0.0.1", base+3, 1)
+	taken, err := node.Listen("127.0.0.1", base+3, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +194,7 @@ func TestOwnStateMachine(t *testing.T) {
 		t.Fatalf("at %d after proposals that failed", got)
 	}
 
-	conn, err := dialTCP(n.server.ports[1].listener.Addr())
+	conn, err := dialTCP(n.n.Server().(*Server).ports[1].listener.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,6 +44,15 @@ type ServerOptions struct {
 	// MaxReplicas is how many replicas a shard serves at a time; it also bounds connections that have not said HELLO
 	// yet. Default 64.
 	MaxReplicas int
+	// Path tells where this node's data comes from: the node ids from the root of its chain down to this node. Default:
+	// this node alone, which follows nobody. It must be quick, and is called with no lock held.
+	Path func() []wire.ID
+	// Following reports whether this node follows another one. Default: it does not.
+	Following func() bool
+	// Streaming reports whether a node that follows another one hears everything from it. Default: it does.
+	Streaming func() bool
+	// Announce is where clients reach this node, "host:port", as replicas are told. Default: they are not told.
+	Announce func() string
 	// Authenticate tells why credentials are no good. Default: everybody may replicate.
 	Authenticate func(user string, password []byte) error
 	// Limits tells a log's bounds in bytes, for status and forecasts. Default: not known, shown as 0.
@@ -62,6 +71,19 @@ func (o *ServerOptions) EnsureDefaults() {
 	}
 	if o.MaxReplicas == 0 {
 		o.MaxReplicas = DefaultMaxReplicas
+	}
+	if o.Path == nil {
+		self := []wire.ID{o.Node}
+		o.Path = func() []wire.ID { return self }
+	}
+	if o.Following == nil {
+		o.Following = func() bool { return false }
+	}
+	if o.Streaming == nil {
+		o.Streaming = func() bool { return true }
+	}
+	if o.Announce == nil {
+		o.Announce = func() string { return "" }
 	}
 	if o.Authenticate == nil {
 		o.Authenticate = func(string, []byte) error { return nil }

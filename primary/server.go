@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -129,6 +130,31 @@ func (s *Server) present(p *port) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mu.table.SetGeneration(p.ID(), e.Generation, e.First)
+}
+
+// Changed tells that the node's role or path, or a shard's lineage, is another one now. When it returns, no ack of another
+// generation counts in WaitAcked, and the sessions that were welcomed with another lineage or path are being ended: their
+// replicas dial again at once, and resume. It does not block.
+func (s *Server) Changed() {
+	for _, p := range s.ports {
+		s.present(p)
+	}
+	s.mu.Lock()
+	sessions := slices.Collect(maps.Values(s.mu.sessions))
+	following := s.opts.Following()
+	var given []*waiter
+	if following {
+		given, s.mu.waiters = s.mu.waiters, nil
+	}
+	s.mu.Unlock()
+	for _, w := range given {
+		close(w.done) // nobody waits for acks on a replica; what was waited for may be of a history that ended here
+	}
+	for _, c := range sessions {
+		if !c.current() {
+			c.end(errRole)
+		}
+	}
 }
 
 // floor is the shard's retention: the lowest offset that a slot or a snapshot in use needs.

@@ -3,6 +3,7 @@ package primary
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -49,6 +50,9 @@ func (c *session) run() {
 	s.mu.Lock()
 	s.mu.sessions[c.session] = c
 	s.mu.Unlock()
+	if !c.current() {
+		c.end(errRole) // it changed between the decision and now, and Changed did not find the session
+	}
 	// The server's end must reach a feeder that is stuck in a write.
 	stop := context.AfterFunc(c.ctx, c.link.end)
 	fed := make(chan struct{})
@@ -74,6 +78,20 @@ func (c *session) run() {
 	}
 	cause := context.Cause(c.ctx)
 	c.logger.Log(classify(cause).level, "session ended", "reason", cause, "sent", c.sent.Load())
+}
+
+// current reports whether the session may go on: the shard's lineage and the node's path are those that the replica was
+// welcomed with.
+func (c *session) current() bool { return c.onLineage() && slices.Equal(c.path, c.server.opts.Path()) }
+
+// onLineage reports whether the shard's lineage is the session's. Frames carry no generation, so nothing that was read
+// from the log may be sent once this is false: a shard stores a new lineage before it publishes the first frame of it.
+func (c *session) onLineage() bool {
+	now := c.port.Lineage()
+	if len(now) == len(c.lineage) && len(now) > 0 && &now[0] == &c.lineage[0] {
+		return true
+	}
+	return now.Equal(c.lineage)
 }
 
 // end ends the session. The first reason is the one that the peer and the log are told.

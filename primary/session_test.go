@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/understudy-kv/understudy/backlog"
+	"github.com/understudy-kv/understudy/internal/node"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -380,7 +381,7 @@ func TestForecast(t *testing.T) {
 	})
 }
 
-func ExampleCheckPorts() {
-	fmt.Println(CheckPorts(65530, 8))
+func Example_ports() {
+	fmt.Println(node.CheckPorts(65530, 8))
 	// Output: 8 shards from port base 65530 need the ports 65530-65537, which do not all lie within 1-65535: choose another --replication-port-base, or fewer shards
 }

@@ -26,6 +26,11 @@ var (
 	ErrEmptyPrimary = errors.New("the primary is empty and knows nothing of this replica's data")
 	ErrLayout       = errors.New("the primary has another number of shards")
 
+	// ErrLoop means that the primary gets its data from this node.
+	ErrLoop = errors.New("the primary gets its data from this node")
+
+	// errLeaving ends a link whose inbox is to be applied.
+	errLeaving = errors.New("this node ceases to follow")
 	errLaidOut = errors.New("the data set for the primary's shard count was begun before and goes on")
 )
 
@@ -58,21 +63,25 @@ type rule struct {
 	retry retry
 	level hclog.Level // of the log line
 	bye   wire.Code   // what the primary is told; empty when it is gone, or said it first
+	alarm bool        // somebody has to look at it, though the link goes on trying
 	drop  bool        // what is left in the inbox is not to be trusted, or cannot be applied
 }
 
 // rules is the one place where errors become actions. The first match holds.
 var rules = []rule{
 	{err: ErrClosed, retry: retryNever, level: hclog.Debug, bye: wire.CodeShutdown, drop: true},
+	{err: errLeaving, retry: retryNever, level: hclog.Debug, bye: wire.CodeShutdown},
 
 	// What the shard cannot do. It keeps what it has, and never acks what it did not apply (pitfalls 19, 21, 26).
-	{err: ErrShard, retry: retryPatient, level: hclog.Error, bye: wire.CodeFailed, drop: true},
+	{err: ErrShard, retry: retryPatient, level: hclog.Error, bye: wire.CodeFailed, alarm: true, drop: true},
 	{err: ErrStaging, retry: retryPatient, level: hclog.Error, bye: wire.CodeFailed},
 	{err: ErrLoad, retry: retrySlow, level: hclog.Error, bye: wire.CodeFailed},
 	{err: ErrEmptyPrimary, retry: retrySlow, level: hclog.Error, bye: wire.CodeFailed},
 	{err: ErrDamaged, retry: retrySlow, level: hclog.Error, bye: wire.CodeCorrupt},
 	{err: ErrLayout, retry: retryPatient, level: hclog.Info, bye: wire.CodeShutdown},
 	{err: errLaidOut, retry: retryFast, level: hclog.Info, bye: wire.CodeShutdown},
+
+	{err: ErrLoop, retry: retryPatient, level: hclog.Error, bye: wire.CodeLoop, alarm: true},
 
 	// What the primary sent.
 	{err: ErrDigest, retry: retryFast, level: hclog.Error, bye: wire.CodeCorrupt, drop: true},
@@ -94,11 +103,13 @@ var rules = []rule{
 	{code: wire.CodeVersion, retry: retrySlow, level: hclog.Error},
 	{code: wire.CodeAuth, retry: retrySlow, level: hclog.Error},
 	{code: wire.CodeCluster, retry: retrySlow, level: hclog.Error},
-	{code: wire.CodeLoop, retry: retrySlow, level: hclog.Error},
+	{code: wire.CodeLoop, retry: retryPatient, level: hclog.Error, alarm: true}, // a promotion elsewhere ends it
 	{code: wire.CodeShard, retry: retryPatient, level: hclog.Error},
 	{code: wire.CodeSlotTaken, retry: retryPatient, level: hclog.Warn},
 	{code: wire.CodeBusy, retry: retryPatient, level: hclog.Warn},
 	{code: wire.CodeLoading, retry: retryPatient, level: hclog.Info},
+	{code: wire.CodeBehind, retry: retryPatient, level: hclog.Info},
+	{code: wire.CodeRole, retry: retryFast, level: hclog.Info},
 	{code: wire.CodeShutdown, retry: retryFast, level: hclog.Info},
 	{code: wire.CodeReplaced, retry: retryFast, level: hclog.Info},
 	{code: wire.CodeTimeout, retry: retryFast, level: hclog.Warn},

@@ -32,7 +32,7 @@ const (
 	EventBye                          // Refusal
 	EventFailed                       // Err: reading, writing, parsing or applying failed; the session must end
 	EventEnded                        // Err: the session's connection is closed and everything it started has ended
-	EventStop                         // the node is closing
+	EventStop                         // Err: the link is to end; nil: the node is closing
 )
 
 var eventNames = [...]string{
@@ -79,6 +79,7 @@ const (
 	ActionWait                        // Wait; then EventWake
 	ActionQuit                        // the link is over
 	ActionLayout                      // Shards: make room for that many shards; then EventLaidOut
+	ActionPlace                       // Welcome: the primary's place in its chain is known
 	ActionAdopt                       // Lineage: take over the primary's
 	ActionStage                       // Welcome, Manifest: compare the staging directory; then EventStaged
 	ActionStore                       // the chunk at hand goes to its file

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/understudy-kv/understudy/internal/node"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -29,10 +31,12 @@ type Follower struct {
 	mu       struct {
 		sync.Mutex
 		runners []*runner
-		shards  int   // of the primary as far as known, 0 before the first answer
-		shown   int   // of the data set that readers see, 0 while there is none
-		pending bool  // the runners feed a data set that readers do not see yet
-		alarm   error // why they may not see it, though it is complete
+		shards  int           // of the primary as far as known, 0 before the first answer
+		shown   int           // of the data set that readers see, 0 while there is none
+		pending bool          // the runners feed a data set that readers do not see yet
+		alarm   error         // why they may not see it, though it is complete
+		leaving bool          // what was received is to be applied before the links end
+		parent  *wire.Welcome // the last answer, for the primary's place in its chain
 		closed  bool
 	}
 }
@@ -44,7 +48,7 @@ func NewFollower(o FollowerOptions) (*Follower, error) {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
 	f := &Follower{opts: o, started: time.Now()}
-	f.host, f.base, _ = splitAddress(o.Primary) // Validate has tested it
+	f.host, f.base, _ = node.SplitAddress(o.Primary) // Validate has tested it
 	if o.SyncRate > 0 {
 		f.pacer = &pacer{rate: o.SyncRate}
 	}
@@ -91,15 +95,93 @@ func (f *Follower) start(rs []*runner) {
 	}
 }
 
-// Close ends all links and waits for them. What was received and not applied is asked for again at the next start.
-func (f *Follower) Close() error {
+// Close is Stop(false).
+func (f *Follower) Close() error { return f.Stop(false) }
+
+// Stop ends all links and waits for them, but never for the primary. With drain, what was received is applied first;
+// otherwise it is asked for again by whoever follows next. Nothing is applied after it has returned.
+func (f *Follower) Stop(drain bool) error {
 	f.mu.Lock()
 	f.mu.closed = true
+	f.mu.leaving = drain
 	f.mu.Unlock()
 	f.cancel()
 	f.links.Wait()
 	return nil
 }
+
+// stopEvent is what ends the links.
+func (f *Follower) stopEvent() Event {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.mu.leaving {
+		return Event{Kind: EventStop, Err: errLeaving}
+	}
+	return Event{Kind: EventStop}
+}
+
+// Discard removes what full syncs have staged and not loaded: it belongs to a primary that is not followed any more. The
+// follower has been stopped.
+func (f *Follower) Discard() error {
+	var errs []error
+	for _, s := range f.opts.Store.Shards() {
+		errs = append(errs, discardStaging(f.opts.FS, s.Dir()))
+	}
+	return errors.Join(errs...)
+}
+
+// place notes where the primary stands in its chain.
+func (f *Follower) place(w *wire.Welcome) {
+	f.mu.Lock()
+	before := f.mu.parent
+	f.mu.parent = w
+	f.mu.Unlock()
+	if before == nil || !slices.Equal(before.Path, w.Path) {
+		f.opts.OnChange()
+	}
+}
+
+// Path are the node ids from the root of the chain down to the primary, as of its last answer; nil before the first.
+func (f *Follower) Path() []wire.ID {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.mu.parent == nil {
+		return nil
+	}
+	return f.mu.parent.Path
+}
+
+// Upstream is where clients reach the primary, "host:port", as of its last answer; "" if it did not say.
+func (f *Follower) Upstream() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.mu.parent == nil {
+		return ""
+	}
+	return f.mu.parent.Announce
+}
+
+// Mixed tells why the shards may hold states of two histories: one has loaded a snapshot since the follower was made, and
+// another one is still to. It is nil when they do not.
+func (f *Follower) Mixed() error {
+	loaded, waiting := -1, -1
+	for _, r := range f.runners() {
+		g := r.figures()
+		switch {
+		case g.State == StateSyncing || g.State == StateLoading || !g.EverStreamed:
+			waiting = r.id
+		case len(g.FullSyncs) > 0:
+			loaded = r.id
+		}
+	}
+	if loaded < 0 || waiting < 0 {
+		return nil
+	}
+	return fmt.Errorf("shard %d has loaded the primary's snapshot and shard %d has not: its data is older", loaded, waiting)
+}
+
+// LagMillis is the worst shard's; see [Lag].
+func (f *Follower) LagMillis() float64 { return f.Lag().Millis }
 
 // claimedShards is the shard count that HELLO says for a shard at the position. While a data set for another count is
 // being fetched, its empty shards come with the count of the data set that is being replaced, so that the primary tells

@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/goleak"
 
+	"github.com/understudy-kv/understudy/internal/node"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -186,7 +187,7 @@ type network struct {
 }
 
 func (n *network) dial(_ context.Context, address string) (net.Conn, error) {
-	_, port, err := splitAddress(address)
+	_, port, err := node.SplitAddress(address)
 	if err != nil {
 		return nil, err
 	}

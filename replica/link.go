@@ -23,6 +23,7 @@ type LinkOptions struct {
 	AckEvery           time.Duration // least time between acks of a replica that is behind. Default 10 ms
 	Backoff            Backoff
 	Jitter             func() float64 // in [0, 1). Required
+	Node               wire.ID        // this node's, against loops; may be zero
 }
 
 const (
@@ -84,6 +85,7 @@ type Figures struct {
 	Since                      time.Duration // when the link began or ceased to stream
 	CaughtUpAt                 time.Duration // when it last knew that it had everything
 	EverCaughtUp               bool
+	EverStreamed               bool
 	LastResync                 string
 	LastRefusal                string
 	LastError                  error
@@ -136,7 +138,7 @@ func (l *Link) Step(ev Event) []Action {
 		}
 		l.ended(l.cause)
 	case EventStop:
-		l.stop()
+		l.stop(ev.Err)
 	default:
 		if l.state != StateClosing {
 			l.inSession(ev)
@@ -163,13 +165,16 @@ func (l *Link) wake(ev Event) {
 	l.do(Action{Kind: ActionDial})
 }
 
-func (l *Link) stop() {
+func (l *Link) stop(why error) {
+	if why == nil {
+		why = ErrClosed
+	}
 	if l.live() {
-		l.fail(ErrClosed)
+		l.fail(why)
 		return
 	}
 	if l.state == StateClosing {
-		l.cause = ErrClosed
+		l.cause = why
 		return
 	}
 	l.do(Action{Kind: ActionQuit})
@@ -253,7 +258,7 @@ func (l *Link) ended(err error) {
 	}
 	l.figures.LastError = err
 	l.setState(StateBackoff)
-	if r.retry == retrySlow || errors.Is(err, ErrShard) {
+	if r.retry == retrySlow || r.alarm {
 		l.setState(StateStopped)
 		l.figures.Alarm = err
 	}

@@ -225,6 +225,8 @@ func actionText(a Action) string {
 		return "quit"
 	case ActionLayout:
 		return fmt.Sprintf("layout shards=%d", a.Shards)
+	case ActionPlace:
+		return fmt.Sprintf("place below=%d", len(a.Welcome.Path))
 	case ActionAdopt:
 		return "adopt " + shortLineage(a.Lineage)
 	case ActionStage:

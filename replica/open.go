@@ -5,28 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/understudy-kv/understudy/backlog"
-	"github.com/understudy-kv/understudy/internal/engine"
-	"github.com/understudy-kv/understudy/internal/keyspace"
-	"github.com/understudy-kv/understudy/internal/shard"
-	"github.com/understudy-kv/understudy/internal/store"
+	"github.com/understudy-kv/understudy/internal/node"
+	nodestore "github.com/understudy-kv/understudy/internal/store"
 	"github.com/understudy-kv/understudy/wire"
 )
-
-// DefaultMemory is the default of Options.Memory, in bytes.
-const DefaultMemory = 256 << 20
-
-// StateMachine is what a program brings in place of Pebble: it applies batches with their position, and opens snapshots
-// that the primary's machine of the same kind made.
-type StateMachine = shard.StateMachine
-
-// MachineEnv is what a state machine is given when it is opened.
-type MachineEnv = shard.Env
 
 // Options configure a replica. Dir and Primary are required; everything else has a default.
 type Options struct {
@@ -36,8 +22,18 @@ type Options struct {
 	Primary string
 	// ReplicaID is the identity under which the primary knows this replica. Default: a UUID kept in Dir.
 	ReplicaID wire.ID
-	// Announce is where this node can be reached, "host:port", for the primary's status. May be empty.
+	// Announce is where clients reach this node, "host:port", for the status of other nodes. May be empty.
 	Announce string
+	// Serve lets the node serve replicas of its own and be promoted: primary.Serve(primary.ServerOptions{}). Default: it
+	// cannot.
+	Serve node.ServeFunc
+	// ReplicationListen and ReplicationPortBase are where it serves them: shard i listens on base + i. Defaults: 127.0.0.1,
+	// and a free range that is another one at each start.
+	ReplicationListen   string
+	ReplicationPortBase int
+	// AnnounceHost and AnnouncePortBase are where other nodes reach those ports, if that is somewhere else.
+	AnnounceHost     string
+	AnnouncePortBase int
 	// Cluster must be the primary's cluster name.
 	Cluster string
 	// User and Password are what the primary asks for, if it does. They are sent as they are.
@@ -76,110 +72,37 @@ type Options struct {
 	Logger hclog.Logger
 }
 
-// EnsureDefaults fills in what is zero and does not depend on the data directory.
-func (o *Options) EnsureDefaults() {
-	if o.Fsync == "" {
-		o.Fsync = string(shard.FsyncEverySec)
+// validate reports the faults of what only a replica has.
+func (o *Options) validate() error {
+	if o.InboxBytes < 0 || o.SyncRate < 0 {
+		return fmt.Errorf("inbox %d, sync rate %d: neither may be less than 0", o.InboxBytes, o.SyncRate)
 	}
-	if o.Memory == 0 {
-		o.Memory = DefaultMemory
-	}
-	b := backlog.Options{Memory: o.BacklogMemory, Keep: o.BacklogKeep, Disk: o.BacklogDisk}
-	b.EnsureDefaults()
-	o.BacklogMemory, o.BacklogKeep, o.BacklogDisk = b.Memory, b.Keep, b.Disk
-	if o.FS == nil {
-		o.FS = vfs.Default
-	}
-	if o.Logger == nil {
-		o.Logger = hclog.NewNullLogger()
-	}
-}
-
-// Validate reports every fault of the options.
-func (o *Options) Validate() error {
-	var errs []error
-	if o.Dir == "" {
-		errs = append(errs, errors.New("replica: Dir is empty: give the data directory"))
-	}
-	if _, _, err := splitAddress(o.Primary); err != nil {
-		errs = append(errs, fmt.Errorf("replica: primary %q: %w", o.Primary, err))
-	}
-	if _, err := shard.ParseFsync(o.Fsync); err != nil {
-		errs = append(errs, fmt.Errorf("replica: %w", err))
-	}
-	if o.Memory < 0 || o.InboxBytes < 0 || o.SyncRate < 0 {
-		errs = append(errs, fmt.Errorf("replica: memory %d, inbox %d, sync rate %d: none may be less than 0", o.Memory, o.InboxBytes, o.SyncRate))
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // Open opens the data directory, recovers its shards, if it has any yet, and starts to follow the primary, which need not
-// be there. Close must follow, unless there is an error: then nothing stays open or locked.
-func Open(o Options) (_ *Node, err error) {
-	o.EnsureDefaults()
-	if err := o.Validate(); err != nil {
-		return nil, err
+// be there. A new directory becomes a replica's; one that has a role keeps it, so a node that was promoted stays a
+// primary, and one that was told to follow another goes on with that. Close must follow, unless there is an error: then
+// nothing stays open or locked.
+func Open(o Options) (*Node, error) {
+	no := node.Options{
+		Role: nodestore.Replica, Primary: o.Primary, Dir: o.Dir, ReplicaID: o.ReplicaID, Announce: o.Announce, Cluster: o.Cluster,
+		ReplicationListen: o.ReplicationListen, ReplicationPortBase: o.ReplicationPortBase, AnnounceHost: o.AnnounceHost, AnnouncePortBase: o.AnnouncePortBase,
+		User: o.User, Password: o.Password, Fsync: o.Fsync, Memory: o.Memory,
+		BacklogMemory: o.BacklogMemory, BacklogKeep: o.BacklogKeep, BacklogDisk: o.BacklogDisk, RefuseStale: o.RefuseStale, DropPrevious: o.DropPrevious,
+		StateMachine: o.StateMachine, Format: o.Format, Dial: o.Dial, FS: o.FS, Logger: o.Logger, Serve: o.Serve,
+		Follow: Follow(FollowerOptions{
+			User: o.User, Password: o.Password, InboxBytes: o.InboxBytes, SyncRate: o.SyncRate, AcceptEmptyPrimary: o.AcceptEmptyPrimary,
+			Backoff: o.Backoff, Dial: o.Dial,
+		}),
 	}
-	n := &Node{opts: o, started: time.Now(), quit: make(chan struct{})}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, n.Close())
-		}
-	}()
-	if err := n.openDir(); err != nil {
-		return nil, err
+	no.EnsureDefaults()
+	if err := errors.Join(o.validate(), no.Validate()); err != nil {
+		return nil, fmt.Errorf("replica: %w", err)
 	}
-	if o.ReplicaID.IsZero() {
-		n.opts.ReplicaID = n.data.store.ReplicaID()
-	}
-	n.follower, err = NewFollower(FollowerOptions{
-		Primary: o.Primary, Store: n.data, ReplicaID: n.opts.ReplicaID, Nonce: n.data.store.Nonce(), Node: n.data.store.NodeID(),
-		Announce: o.Announce, Cluster: o.Cluster, User: o.User, Password: o.Password, Format: n.opts.Format,
-		InboxBytes: o.InboxBytes, SyncRate: o.SyncRate, AcceptEmptyPrimary: o.AcceptEmptyPrimary, Backoff: o.Backoff,
-		Dial: o.Dial, Surplus: n.saveSurplus, FS: o.FS, Logger: o.Logger.Named("replication"),
-	})
+	n, err := node.Open(no)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("replica: %w", err)
 	}
-	// The keeper decides what readers may see and samples write rates. It is ended by quit; Close waits for it.
-	n.done.Go(n.keep)
-	return n, nil
-}
-
-// openDir opens the store, with the caches for the shards that it has.
-func (n *Node) openDir() error {
-	o := n.opts
-	n.data = &dataDir{show: n.setShards}
-	machines := shard.Factory(o.StateMachine)
-	if machines == nil {
-		n.opts.Format = engine.Format
-		n.keyspace = keyspace.New(keyspace.Options{Logger: o.Logger.Named("keyspace")})
-		n.keyspace.SetReadOnly(true)
-		if o.RefuseStale {
-			n.stale.told = keyspace.LinkDown
-			n.keyspace.SetStale(n.stale.told)
-		}
-		n.data.newEngines = func(shards int) *store.Engines {
-			return store.NewEngines(o.FS, o.Memory/2, shards, o.Logger.Named("engine"))
-		}
-		machines = n.data.factory
-	}
-	shards, err := store.ShardsIn(o.FS, o.Dir)
-	if err != nil {
-		return err
-	}
-	if shards > 0 {
-		n.data.mu.engines = n.data.prepare(shards)
-	}
-	n.data.store, err = store.Open(store.Options{Dir: o.Dir, KeepPrevious: !o.DropPrevious, Shard: shard.Options{
-		FS: o.FS, Open: machines, Fsync: shard.Fsync(o.Fsync), Logger: o.Logger.Named("shard"),
-		BacklogMemory: o.BacklogMemory, BacklogKeep: o.BacklogKeep, BacklogDisk: o.BacklogDisk,
-	}})
-	if err != nil {
-		closeEngines(n.data.mu.engines)
-		n.data = nil
-		return err
-	}
-	n.setShards(n.data.store.Shards())
-	return nil
+	return &Node{n}, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/understudy-kv/understudy/internal/node"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -27,8 +28,12 @@ type FollowerOptions struct {
 	Nonce wire.ID
 	// Node is the node id of the data directory, against loops. May be zero.
 	Node wire.ID
-	// Announce is where this node can be reached, "host:port". May be empty.
+	// Announce is where clients reach this node, "host:port". May be empty.
 	Announce string
+	// AnnounceBase tells where this node serves replicas of its own, "host:port-base". Default: it serves none.
+	AnnounceBase func() string
+	// OnChange is called when the primary's place in its chain, [Follower.Path], is another one. Default: nothing.
+	OnChange func()
 	// Cluster must equal the primary's cluster name.
 	Cluster string
 	// User and Password are what the primary asks for, if it does.
@@ -83,6 +88,12 @@ func (o *FollowerOptions) EnsureDefaults() {
 		limit := o.StuckWrite
 		o.Dial = func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, address, limit) }
 	}
+	if o.AnnounceBase == nil {
+		o.AnnounceBase = func() string { return "" }
+	}
+	if o.OnChange == nil {
+		o.OnChange = func() {}
+	}
 	if o.Surplus == nil {
 		o.Surplus = func(Shard, uint64) error { return nil }
 	}
@@ -97,7 +108,7 @@ func (o *FollowerOptions) EnsureDefaults() {
 // Validate reports every fault of the options.
 func (o *FollowerOptions) Validate() error {
 	var errs []error
-	if _, _, err := splitAddress(o.Primary); err != nil {
+	if _, _, err := node.SplitAddress(o.Primary); err != nil {
 		errs = append(errs, fmt.Errorf("primary %q: %w", o.Primary, err))
 	}
 	if o.Store == nil {

@@ -171,6 +171,8 @@ func (s *session) carryOut(a Action) (ev Event, err error) {
 	case ActionLayout:
 		resumable, err := r.f.layout(r, int(a.Shards))
 		return Event{Kind: EventLaidOut, Err: err, Resumable: resumable}, nil
+	case ActionPlace:
+		r.f.place(a.Welcome)
 	case ActionAdopt:
 		err = r.shard().AdoptLineage(a.Lineage)
 		if err == nil {

@@ -2,7 +2,6 @@ package replica
 
 import (
 	"context"
-	"errors"
 	"net"
 	"strconv"
 	"sync"
@@ -33,7 +32,7 @@ func (f *Follower) newRunner(id, shards int, shard Shard) *runner {
 	r.mu.shard = shard
 	r.mu.link = NewLink(LinkOptions{
 		Shard: uint32(id), Shards: uint32(shards), Learns: id == 0, Format: o.Format, AcceptEmptyPrimary: o.AcceptEmptyPrimary,
-		Silence: o.Silence, Backoff: o.Backoff, Jitter: o.Jitter,
+		Silence: o.Silence, Backoff: o.Backoff, Jitter: o.Jitter, Node: o.Node,
 	})
 	return r
 }
@@ -68,7 +67,7 @@ func (r *runner) connect(ctx context.Context) Event {
 	cancel()
 	if err != nil {
 		if ctx.Err() != nil {
-			return Event{Kind: EventStop}
+			return r.f.stopEvent()
 		}
 		return Event{Kind: EventDialFailed, Err: err}
 	}
@@ -82,7 +81,7 @@ func (r *runner) wait(ctx context.Context, d time.Duration) Event {
 	case <-timer.C:
 		return Event{Kind: EventWake, Err: r.fault()}
 	case <-ctx.Done():
-		return Event{Kind: EventStop}
+		return r.f.stopEvent()
 	}
 }
 
@@ -145,7 +144,7 @@ func (r *runner) log(a Action) {
 func (r *runner) hello(a Action) wire.Hello {
 	o := r.f.opts
 	return wire.Hello{
-		Version: wire.Version, Replica: o.ReplicaID, Nonce: o.Nonce, Node: o.Node, Announce: o.Announce, Cluster: o.Cluster,
+		Version: wire.Version, Replica: o.ReplicaID, Nonce: o.Nonce, Node: o.Node, Announce: o.Announce, AnnounceBase: o.AnnounceBase(), Cluster: o.Cluster,
 		User: o.User, Password: o.Password, Shard: uint32(r.id), Shards: r.f.claimedShards(a.Position), Format: o.Format,
 		Position: a.Position, Lineage: a.Lineage.Until(a.Position.Offset), Snapshot: a.Snapshot,
 	}
@@ -155,19 +154,4 @@ func (r *runner) hello(a Action) wire.Hello {
 func (r *runner) stop() {
 	r.cancel()
 	<-r.ended
-}
-
-var errNoPort = errors.New("want host:port, where port is the primary's replication base port")
-
-// splitAddress reads "host:port-base".
-func splitAddress(address string) (host string, base int, err error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return "", 0, errors.Join(errNoPort, err)
-	}
-	base, err = strconv.Atoi(port)
-	if err != nil || base < 1 || base > 65535 {
-		return "", 0, errNoPort
-	}
-	return host, base, nil
 }

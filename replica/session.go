@@ -141,7 +141,7 @@ func (s *session) write(ctx context.Context) {
 			s.step(Event{Kind: EventTick, Paused: paused, Heard: time.Duration(s.heard.Load()), Durable: s.r.durable()}, &acts)
 		case <-stop:
 			stop = nil
-			s.step(Event{Kind: EventStop}, &acts)
+			s.step(s.r.f.stopEvent(), &acts)
 		}
 		var last bool
 		buf, last = s.outbox.take(buf)

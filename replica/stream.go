@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -31,6 +32,8 @@ func (l *Link) welcomed(w *wire.Welcome) {
 		l.fail(fmt.Errorf("%w: it answers in version %d, this is version %d", ErrProtocol, w.Version, wire.Version))
 	case w.Shard != l.opts.Shard:
 		l.fail(fmt.Errorf("%w: it answers for shard %d, asked was %d", ErrProtocol, w.Shard, l.opts.Shard))
+	case !l.opts.Node.IsZero() && slices.Contains(w.Path, l.opts.Node):
+		l.fail(fmt.Errorf("%w: it is node %s, %d nodes below this one; promote it first, or follow another", ErrLoop, w.Node, len(w.Path)-1-slices.Index(w.Path, l.opts.Node)))
 	case w.Shards == 0 || w.Shards > 256:
 		l.fail(fmt.Errorf("%w: it says it has %d shards", ErrProtocol, w.Shards))
 	case w.Shards != l.opts.Shards && w.Reason == "":
@@ -73,6 +76,7 @@ func (l *Link) begin() {
 		l.resume()
 		return
 	}
+	l.do(Action{Kind: ActionPlace, Welcome: w})
 	// Pitfall 18, and the design's "refuses to be wiped": an empty primary is no source.
 	empty := w.Next == 0 && w.Position.Offset == 0
 	if l.position.Offset > 0 && empty && !w.Lineage.Has(l.position.Generation) && !l.opts.AcceptEmptyPrimary {
@@ -103,6 +107,7 @@ func (l *Link) resume() {
 	}
 	l.figures.Resumes++
 	l.figures.LastResync = "resume"
+	l.do(Action{Kind: ActionPlace, Welcome: w})
 	l.do(Action{Kind: ActionAdopt, Lineage: w.Lineage})
 	l.stream(l.position.Offset, l.durable)
 	l.log(hclog.Info, "resumed", "position", l.position, "primary_offset", w.Next)
@@ -114,7 +119,7 @@ func (l *Link) stream(from, durable uint64) {
 	l.setState(StateStreaming)
 	l.received, l.applied, l.durable, l.digest = from, from, min(durable, from), 0
 	l.figures.PrimaryOffset = max(l.welcome.Next, from)
-	l.figures.Heard, l.figures.Alarm = l.now, nil
+	l.figures.Heard, l.figures.Alarm, l.figures.EverStreamed = l.now, nil, true
 	l.caughtUp()
 	l.ack()
 }

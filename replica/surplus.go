@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/understudy-kv/understudy/internal/safefile"
 	"github.com/understudy-kv/understudy/internal/shard"
@@ -18,12 +19,12 @@ import (
 // as they are: whole frames, one behind the other. A primary that lost its unsynced tail in a power loss has a history
 // that ends where these begin; a full sync replaces them here. Where the log does not reach back that far, or the offset
 // lies inside a frame, the file begins at the nearest frame that there is, and the log line says so.
-func (n *Node) saveSurplus(s Shard, from uint64) error {
+func saveSurplus(fs vfs.FS, root string, logger hclog.Logger, s Shard, from uint64) error {
 	sh, ok := s.(*shard.Shard)
 	if !ok {
 		return fmt.Errorf("shard %d has no log", s.ID())
 	}
-	fs, log, at := n.opts.FS, sh.Log(), sh.Position()
+	log, at := sh.Log(), sh.Position()
 	first := max(from, log.Bounds().Oldest)
 	for first > log.Bounds().Oldest {
 		aligned, err := log.Boundary(first)
@@ -35,7 +36,7 @@ func (n *Node) saveSurplus(s Shard, from uint64) error {
 		}
 		first-- // frames are small beside what is at stake, and this happens once in a power loss
 	}
-	dir := fs.PathJoin(n.opts.Dir, "surplus")
+	dir := fs.PathJoin(root, "surplus")
 	if err := fs.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -61,10 +62,10 @@ func (n *Node) saveSurplus(s Shard, from uint64) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = errors.Join(safefile.SyncDir(fs, dir), safefile.SyncDir(fs, n.opts.Dir))
+		err = errors.Join(safefile.SyncDir(fs, dir), safefile.SyncDir(fs, root))
 	}
 	if err == nil {
-		n.opts.Logger.Warn("saved the mutations that the primary lost", "shard", s.ID(), "file", name, "first", first, "asked", from, "next", at.Offset)
+		logger.Warn("saved the mutations that the primary lost", "shard", s.ID(), "file", name, "first", first, "asked", from, "next", at.Offset)
 	}
 	return err
 }

@@ -196,6 +196,8 @@ var fieldKinds = map[wire.Field]struct{ name, form string }{
 	wire.FieldReason:       {"reason", "text"},
 	wire.FieldFormat:       {"format", "u32"},
 	wire.FieldNext:         {"next", "u64"},
+	wire.FieldAnnounceBase: {"announce-base", "text"},
+	wire.FieldPath:         {"path", "ids"},
 }
 
 func (a *annotator) field() {
@@ -210,6 +212,10 @@ func (a *annotator) field() {
 	switch k.form {
 	case "bits", "id":
 		a.take(n, k.name, "")
+	case "ids":
+		for range n / 16 {
+			a.take(16, k.name, "")
+		}
 	case "u32":
 		a.u32(k.name)
 	case "u64":

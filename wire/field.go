@@ -35,6 +35,8 @@ const (
 	FieldReason       Field = 16 // full-sync reason, ASCII
 	FieldFormat       Field = 17 // format:4, the storage format's number
 	FieldNext         Field = 18 // offset:8, the sender's own next offset
+	FieldAnnounceBase Field = 19 // "host:port-base" of the sender's replication ports, UTF-8
+	FieldPath         Field = 20 // id:16*, node ids from the root of the chain down to the sender
 )
 
 var fieldSizes = map[Field]int{
@@ -66,6 +68,27 @@ func appendFieldID(dst []byte, tag Field, id [16]byte) []byte {
 	return appendField(dst, tag, id[:])
 }
 
+// MaxPath is the largest number of nodes in a chain, from the root down to the sender.
+const MaxPath = 64
+
+func appendIDs(dst []byte, ids []ID) []byte {
+	for _, id := range ids {
+		dst = append(dst, id[:]...)
+	}
+	return dst
+}
+
+func parseIDs(b []byte) ([]ID, error) {
+	if len(b)%len(ID{}) != 0 || len(b)/len(ID{}) > MaxPath {
+		return nil, malformed("a path of %d bytes: want 16 for each node, of which there are at most %d", len(b), MaxPath)
+	}
+	ids := make([]ID, len(b)/len(ID{}))
+	for i := range ids {
+		copy(ids[i][:], b[i*len(ID{}):])
+	}
+	return ids, nil
+}
+
 func appendFieldPosition(dst []byte, p Position) []byte {
 	if p.IsZero() {
 		return dst
@@ -79,7 +102,8 @@ type message struct {
 	capabilities, next                  uint64
 	replica, nonce, snapshot, node      [16]byte
 	announce, cluster, user, code, text string
-	reason                              string
+	reason, announceBase                string
+	path                                []ID
 	password                            []byte
 	shard, shards, format               uint32
 	position                            Position
@@ -156,6 +180,10 @@ func (m *message) set(tag Field, v []byte) (err error) {
 		m.format = binary.LittleEndian.Uint32(v)
 	case FieldNext:
 		m.next = binary.LittleEndian.Uint64(v)
+	case FieldAnnounceBase:
+		m.announceBase = string(v)
+	case FieldPath:
+		m.path, err = parseIDs(v)
 	default:
 		return errUnknownField
 	}

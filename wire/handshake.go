@@ -32,7 +32,8 @@ type Hello struct {
 	Replica      ID       // lives in the replica's data directory
 	Nonce        ID       // drawn at each start of the replica's process
 	Node         ID       // the replica's own node id, against loops
-	Announce     string   // where the replica can be reached, "host:port"; may be empty
+	Announce     string   // where clients reach the replica, "host:port"; may be empty
+	AnnounceBase string   // the replica's own replication ports, "host:port-base"; empty while it has none
 	Cluster      string   // cluster name; must equal the primary's
 	User         string   // credentials, empty when none
 	Password     []byte   //
@@ -52,6 +53,7 @@ func AppendHello(dst []byte, h Hello) []byte {
 	b = appendFieldID(b, FieldNonce, h.Nonce)
 	b = appendFieldID(b, FieldNode, h.Node)
 	b = appendField(b, FieldAnnounce, []byte(h.Announce))
+	b = appendField(b, FieldAnnounceBase, []byte(h.AnnounceBase))
 	b = appendField(b, FieldCluster, []byte(h.Cluster))
 	b = appendField(b, FieldUser, []byte(h.User))
 	b = appendField(b, FieldPassword, h.Password)
@@ -69,7 +71,7 @@ func ParseHello(payload []byte) (Hello, error) {
 	m, err := parseMessage(KindHello, payload)
 	return Hello{
 		Version: m.version, Capabilities: m.capabilities, Replica: m.replica, Nonce: m.nonce, Node: m.node,
-		Announce: m.announce, Cluster: m.cluster, User: m.user, Password: m.password, Shard: m.shard, Shards: m.shards,
+		Announce: m.announce, AnnounceBase: m.announceBase, Cluster: m.cluster, User: m.user, Password: m.password, Shard: m.shard, Shards: m.shards,
 		Format: m.format, Position: m.position, Lineage: m.lineage, Snapshot: m.snapshot,
 	}, err
 }
@@ -86,6 +88,8 @@ type Welcome struct {
 	Lineage  Lineage  // the primary's
 	Reason   Reason   // why a full sync; empty in a resume
 	Snapshot ID       // the snapshot to be fetched; zero in a resume
+	Path     []ID     // node ids from the root of the chain, which follows nobody, down to the primary itself
+	Announce string   // where clients reach the primary, "host:port"; may be empty
 }
 
 // Reason says why a session starts with a full sync.
@@ -110,6 +114,8 @@ func AppendWelcome(dst []byte, w Welcome) []byte {
 	b = appendFieldPosition(b, w.Position)
 	b = appendField64(b, FieldNext, w.Next)
 	b = appendField(b, FieldLineage, AppendLineage(nil, w.Lineage))
+	b = appendField(b, FieldPath, appendIDs(nil, w.Path))
+	b = appendField(b, FieldAnnounce, []byte(w.Announce))
 	kind := KindResume
 	if w.Reason != "" {
 		kind = KindFullSync
@@ -125,6 +131,7 @@ func ParseWelcome(kind Kind, payload []byte) (Welcome, error) {
 	w := Welcome{
 		Version: m.version, Node: m.node, Shard: m.shard, Shards: m.shards, Format: m.format, Position: m.position,
 		Next: m.next, Lineage: m.lineage, Reason: Reason(m.reason), Snapshot: m.snapshot,
+		Path: m.path, Announce: m.announce,
 	}
 	if err == nil && (kind == KindFullSync) != (w.Reason != "") {
 		err = malformed("a %s with the reason %q", kind, w.Reason)
@@ -140,11 +147,12 @@ const (
 	CodeVersion   Code = "version"      // another protocol version
 	CodeAuth      Code = "auth"         // credentials missing or wrong
 	CodeCluster   Code = "cluster-name" // another cluster's name
-	CodeLoop      Code = "loop"         // the replica is this node, or follows itself
+	CodeLoop      Code = "loop"         // the replica is this node, or this node gets its data from the replica
 	CodeShard     Code = "shard"        // no such shard on this port
 	CodeSlotTaken Code = "slot-taken"   // another process holds this replica id; the text names it
 	CodeBusy      Code = "busy"         // too many replicas, or no room for a snapshot; try later
 	CodeLoading   Code = "loading"      // the primary is starting, or has no data of its own yet
+	CodeBehind    Code = "behind"       // this node follows another one and has not got as far as the replica; try later
 )
 
 // The codes of a BYE, the stated reason with which a running session ends.
@@ -157,6 +165,7 @@ const (
 	CodeReplaced Code = "replaced" // the same process opened a newer session
 	CodeDropped  Code = "dropped"  // an operator dropped the slot
 	CodeFailed   Code = "failed"   // the sender's shard failed; the text says why
+	CodeRole     Code = "role"     // the sender's role, history or place in the chain is another one now; dial again
 )
 
 // Refusal ends a handshake (REFUSE) or a session (BYE).

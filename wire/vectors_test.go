@@ -57,7 +57,7 @@ func vectors() []vector {
 			wire.AppendHello, wire.ParseHello),
 		roundTrip("hello", "Every field that a hello can have.",
 			wire.Hello{
-				Version: wire.Version, Capabilities: 1 << 63, Replica: idOne, Nonce: idTwo, Node: idThree, Announce: "10.0.0.7:6381",
+				Version: wire.Version, Capabilities: 1 << 63, Replica: idOne, Nonce: idTwo, Node: idThree, Announce: "10.0.0.7:6381", AnnounceBase: "10.0.0.7:16381",
 				Cluster: "orders", User: "mirror", Password: []byte("secret"), Shard: 1, Shards: 4, Format: 24,
 				Position: wire.Position{Generation: genB, Offset: 1001}, Lineage: lineageAB, Snapshot: idTwo,
 			}, wire.AppendHello, wire.ParseHello),
@@ -65,6 +65,7 @@ func vectors() []vector {
 			wire.Welcome{
 				Version: wire.Version, Node: idTwo, Shard: 1, Shards: 4, Format: 24,
 				Position: wire.Position{Generation: genB, Offset: 1001}, Next: 1010, Lineage: lineageAB,
+				Path: []wire.ID{idThree, idTwo}, Announce: "10.0.0.5:6380",
 			}, wire.AppendWelcome, func(b []byte) (wire.Welcome, error) { return wire.ParseWelcome(wire.KindResume, b) }),
 		roundTrip("manifest", "Two files. The sums are the 128-bit xxh3 of the contents.",
 			wire.Manifest{Snapshot: idThree, Files: []wire.File{
@@ -106,6 +107,7 @@ func vectors() []vector {
 		{wire.CodeSlotTaken, "held by 10.0.0.7:40112"},
 		{wire.CodeBusy, "64 replicas are attached"},
 		{wire.CodeLoading, "still starting"},
+		{wire.CodeBehind, "this node follows another one and is at 990"},
 	} {
 		vs = append(vs, refusal("refuse-", wire.KindRefuse, c.code, c.text, 4))
 	}
@@ -121,6 +123,7 @@ func vectors() []vector {
 		{wire.CodeReplaced, "a newer session of the same process"},
 		{wire.CodeDropped, "REPL.SLOT DROP"},
 		{wire.CodeFailed, "log: no space left on device"},
+		{wire.CodeRole, "this node was promoted"},
 	} {
 		vs = append(vs, refusal("bye-", wire.KindBye, c.code, c.text, 0))
 	}

@@ -10,6 +10,8 @@ var replCommands = []Command{
 	{Name: "waitaof", Arity: 4, Flags: NoScript, Extra: Connection, Tips: []string{"request_policy:all_shards", "response_policy:agg_min"},
 		Summary: "Wait until earlier writes are durable here and on replicas", Since: "7.2.0", Group: "generic", Complexity: "O(1)"},
 
+	{Name: "repl.promote", Arity: -1, Flags: Admin | NoScript | Stale | NoAsyncLoading,
+		Summary: "Make this node a primary: REPL.PROMOTE [FORCE]", Since: "1.0.0", Group: "replication", Complexity: "O(shards)"},
 	{Name: "repl.slot", Arity: -2, Flags: Admin | NoScript | Loading | Stale,
 		Summary: "Drop the slots of a replica: REPL.SLOT DROP id", Since: "1.0.0", Group: "replication", Complexity: "O(shards)"},
 	{Name: "repl.slots", Arity: 1, Flags: Admin | NoScript | Loading | Stale,

@@ -15,7 +15,10 @@ const (
 	errLoading     = "LOADING Redis is loading the dataset in memory"
 	errReadOnly    = "READONLY You can't write against a read only replica."
 	errMasterDown  = "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."
+	errNoReplicas  = "NOREPLICAS Not enough good replicas to write."
+	errTooOld      = "STALE this replica's data may be more than %s old, which replica-max-staleness does not allow: read from another node, or wait"
 	errExecAbort   = "EXECABORT Transaction discarded because of previous errors."
+	execAbort      = "EXECABORT Transaction discarded because of: "
 	errNestedMulti = "ERR MULTI calls can not be nested"
 	errWatchMulti  = "ERR WATCH inside MULTI is not allowed"
 	errExecNoMulti = "ERR EXEC without MULTI"
@@ -37,6 +40,8 @@ func shardErrorText(id int, err error) string {
 	switch {
 	case errors.Is(err, shard.ErrClosed):
 		return errLoading
+	case errors.Is(err, shard.ErrFollows):
+		return errReadOnly
 	case errors.Is(err, syscall.ENOSPC):
 		return fmt.Sprintf("MISCONF shard %d takes no writes: %s. Make room on its disk, or lower backlog-disk; writes go on by themselves then, and reads go on meanwhile.", id, cause)
 	}

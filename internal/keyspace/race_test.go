@@ -187,6 +187,9 @@ func TestWatchOnReplica(t *testing.T) {
 	ps := pk.NewSession(hook{})
 	defer ps.Close()
 	replica := kstest.Shards(t, 1, nil, func(o *shard.Options) { o.NewGeneration = primary.Lineage().Current })[0]
+	if err := replica.Demote(); err != nil {
+		t.Fatal(err)
+	}
 	rk := keyspace.New(keyspace.Options{})
 	rk.SetShards([]*shard.Shard{replica})
 	rk.SetReadOnly(true)

@@ -21,8 +21,8 @@ const (
 	RoleReplica = "replica"
 )
 
-// Backend is what the connections need to know of the node they belong to, and to ask of it. A primary and a replica
-// each satisfy it; a call that only makes sense for the other role answers the zero value or an error that says so.
+// Backend is what the connections need to know of the node they belong to, and to ask of it. A call that only makes sense
+// for the other role than the node's present one answers the zero value or an error that says so.
 // All methods are safe for concurrent use, and none is called per mutation.
 type Backend interface {
 	// Role is [RolePrimary] or [RoleReplica].
@@ -31,6 +31,11 @@ type Backend interface {
 	Status() status.Node
 	// Following is the address of the primary that this replica follows, as host and base port; "" and 0 on a primary.
 	Following() (host string, port int)
+	// Follow makes the node a replica of the one whose replication ports begin there, and reports whether it was that
+	// already.
+	Follow(ctx context.Context, host string, port int) (already bool, err error)
+	// Promote makes the node a primary; with force, even if its shards' data is not of one age.
+	Promote(ctx context.Context, force bool) error
 	// Wait returns how many distinct replica ids have acked, at the level, everything before written[i] on every
 	// shard i, as soon as that is at least replicas or ctx ends. An entry of 0 asks nothing of its shard. Acks of
 	// other generations and of slots without a live session do not count (pitfall 11).

@@ -52,6 +52,27 @@ func (f *fakeBackend) Following() (string, int) {
 	}
 	return "", 0
 }
+func (f *fakeBackend) Follow(_ context.Context, host string, port int) (bool, error) {
+	if h, p := f.Following(); h == host && p == port {
+		return true, nil
+	}
+	if host == "self.example" {
+		return false, errors.New("the node would follow itself:\nname another")
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.node.Role, f.node.Primary = RoleReplica, fmt.Sprint(host, ":", port)
+	return false, nil
+}
+func (f *fakeBackend) Promote(_ context.Context, force bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.node.Error != "" && !force {
+		return errors.New(f.node.Error)
+	}
+	f.node.Role = RolePrimary
+	return nil
+}
 func (f *fakeBackend) Params() []Param { return []Param{fixed("reconnect-window", "60")} }
 func (f *fakeBackend) DropSlot(id string) (int, error) {
 	if id != "known" {

@@ -26,40 +26,42 @@ const (
 // NodeOptions are the flags that both programs have. The tags are the flags' defaults and help; the environment and the
 // file use the flags' names (parse.go), and ${…} is what differs between the programs.
 type NodeOptions struct {
-	DataDir       string           `help:"Directory that holds everything the node keeps. One process at a time." default:"${dir}"`
-	Listen        string           `help:"Address for RESP clients, host:port. Port 0 takes a free one." default:"${listen}"`
-	Fsync         string           `help:"When the log is synced to disk: always (before each reply), everysec, or no." default:"everysec"`
-	BacklogMemory units.Bytes      `help:"Newest part of each shard's backlog that is kept in memory." default:"64MiB"`
-	BacklogKeep   units.Bytes      `help:"Log that each shard keeps on disk whether or not a replica needs it." default:"128MiB"`
-	BacklogDisk   units.Bytes      `help:"Log that each shard keeps at most for replicas that need it." default:"1GiB"`
-	Memory        units.Bytes      `help:"What the process may use for caches and buffers, beside the backlogs." default:"256MiB"`
-	ClusterName   string           `help:"Name that a primary and its replicas must share." placeholder:"NAME"`
-	LogLevel      string           `help:"Least severe message that is logged: trace, debug, info, warn or error." default:"info"`
-	LogFormat     string           `help:"How messages are written to standard error: text or json." default:"text"`
-	Config        string           `help:"TOML file with the same names as keys. Flags rank above the environment, and that above the file." placeholder:"FILE"`
-	Version       kong.VersionFlag `help:"Print the version and exit." env:"-"`
+	DataDir             string           `help:"Directory that holds everything the node keeps. One process at a time." default:"${dir}"`
+	Listen              string           `help:"Address for RESP clients, host:port. Port 0 takes a free one." default:"${listen}"`
+	Fsync               string           `help:"When the log is synced to disk: always (before each reply), everysec, or no." default:"everysec"`
+	BacklogMemory       units.Bytes      `help:"Newest part of each shard's backlog that is kept in memory." default:"64MiB"`
+	BacklogKeep         units.Bytes      `help:"Log that each shard keeps on disk whether or not a replica needs it." default:"128MiB"`
+	BacklogDisk         units.Bytes      `help:"Log that each shard keeps at most for replicas that need it." default:"1GiB"`
+	Memory              units.Bytes      `help:"What the process may use for caches and buffers, beside the backlogs." default:"256MiB"`
+	ClusterName         string           `help:"Name that a primary and its replicas must share." placeholder:"NAME"`
+	ReplicationListen   string           `help:"Address for replicas, without a port. Default: the host of --listen." placeholder:"HOST"`
+	ReplicationPortBase *int             `help:"Shard i listens for replicas on this port + i. Default: the port of --listen + 10000." placeholder:"PORT"`
+	AnnounceHost        string           `help:"Host at which other nodes and clients reach this one, if it is not the one that is listened on." placeholder:"HOST"`
+	AnnouncePortBase    int              `help:"Replication port base that other nodes are told, if it is not --replication-port-base." placeholder:"PORT"`
+	ReconnectWindow     time.Duration    `help:"How long what a replica has acknowledged is remembered after it disconnects." default:"60s"`
+	MaxReplicas         int              `help:"Connections that are accepted on each replication port." default:"64"`
+	ReplicaID           string           `help:"Identity at a primary, a UUID. Default: one that is drawn once and kept in the data directory." placeholder:"UUID"`
+	InboxBytes          units.Bytes      `help:"While following: frames that each shard takes in before it has applied them." default:"32MiB"`
+	ServeStale          bool             `help:"While following: serve the old data while a full sync runs, marked stale; otherwise reads are answered -LOADING." default:"true" negatable:""`
+	AcceptEmptyPrimary  bool             `help:"Follow a primary that has no data and none of this replica's history, at the price of this replica's data."`
+	KeepPrevious        bool             `help:"Keep the data that a full sync replaces until the next one." default:"true" negatable:""`
+	SyncRate            units.Bytes      `help:"Bytes a second that a full sync may take; 0 means no limit." default:"0"`
+	LogLevel            string           `help:"Least severe message that is logged: trace, debug, info, warn or error." default:"info"`
+	LogFormat           string           `help:"How messages are written to standard error: text or json." default:"text"`
+	Config              string           `help:"TOML file with the same names as keys. Flags rank above the environment, and that above the file." placeholder:"FILE"`
+	Version             kong.VersionFlag `help:"Print the version and exit." env:"-"`
 }
 
 // PrimaryOptions are the flags of the program primary.
 type PrimaryOptions struct {
-	NodeOptions         `embed:""`
-	Shards              *int          `help:"Shards of the keyspace, 1 to 256. Default: what the data directory has; in an empty one, the number of cores." placeholder:"N"`
-	ReplicationListen   string        `help:"Address for replicas, without a port. Default: the host of --listen." placeholder:"HOST"`
-	ReplicationPortBase *int          `help:"Shard i listens for replicas on this port + i. Default: the port of --listen + 10000." placeholder:"PORT"`
-	ReconnectWindow     time.Duration `help:"How long what a replica has acknowledged is remembered after it disconnects." default:"60s"`
-	MaxReplicas         int           `help:"Connections that are accepted on each replication port." default:"64"`
+	NodeOptions `embed:""`
+	Shards      *int `help:"Shards of the keyspace, 1 to 256. Default: what the data directory has; in an empty one, the number of cores." placeholder:"N"`
 }
 
 // ReplicaOptions are the flags of the program replica.
 type ReplicaOptions struct {
-	NodeOptions        `embed:""`
-	Primary            string      `help:"The primary's host and replication port base, such as 127.0.0.1:16380. Required." placeholder:"HOST:PORT"`
-	ReplicaID          string      `help:"Identity at the primary, a UUID. Default: one that is drawn once and kept in the data directory." placeholder:"UUID"`
-	InboxBytes         units.Bytes `help:"Frames that each shard takes in before it has applied them." default:"32MiB"`
-	ServeStale         bool        `help:"Serve the old data while a full sync runs, marked stale; otherwise reads are answered -LOADING." default:"true" negatable:""`
-	AcceptEmptyPrimary bool        `help:"Follow a primary that has no data and none of this replica's history, at the price of this replica's data."`
-	KeepPrevious       bool        `help:"Keep the data that a full sync replaces until the next one." default:"true" negatable:""`
-	SyncRate           units.Bytes `help:"Bytes a second that a full sync may take; 0 means no limit." default:"0"`
+	NodeOptions `embed:""`
+	Primary     string `help:"What a new replica follows: the primary's host and replication port base, such as 127.0.0.1:16380. REPLICAOF changes it while the process runs, and another value here at the next start. Required." placeholder:"HOST:PORT"`
 }
 
 // Validate reports every fault of the options, each with the value and the way out. The parser calls it.
@@ -68,25 +70,14 @@ func (o *PrimaryOptions) Validate() error {
 	if o.Shards != nil && (*o.Shards < 1 || *o.Shards > maxShards) {
 		errs = append(errs, fmt.Errorf("--shards: %d is not within 1 and %d", *o.Shards, maxShards))
 	}
-	if _, _, err := net.SplitHostPort(o.ReplicationListen); err == nil {
-		errs = append(errs, fmt.Errorf("--replication-listen: %q has a port; give the port of shard 0 with --replication-port-base", o.ReplicationListen))
-	}
-	if o.ReplicationPortBase != nil && (*o.ReplicationPortBase < 1 || *o.ReplicationPortBase > maxPort) {
-		errs = append(errs, fmt.Errorf("--replication-port-base: %d is not a port; give one within 1 and %d, or leave it out for the port of --listen + %d", *o.ReplicationPortBase, maxPort, replicationPortDistance))
-	} else if err := o.checkRange(o.atLeast()); err != nil {
+	if err := o.checkRange(o.atLeast()); err != nil {
 		errs = append(errs, err)
-	}
-	if o.ReconnectWindow < 0 {
-		errs = append(errs, fmt.Errorf("--reconnect-window: %s is negative", o.ReconnectWindow))
-	}
-	if o.MaxReplicas < 1 {
-		errs = append(errs, fmt.Errorf("--max-replicas: %d; give at least 1", o.MaxReplicas))
 	}
 	return errors.Join(errs...)
 }
 
 // replicationHost is the address that replicas connect to, without the port.
-func (o *PrimaryOptions) replicationHost() string {
+func (o *NodeOptions) replicationHost() string {
 	if o.ReplicationListen != "" {
 		return o.ReplicationListen
 	}
@@ -95,7 +86,7 @@ func (o *PrimaryOptions) replicationHost() string {
 }
 
 // portBase is the replication port of shard 0, or 0 while the RESP port is not known.
-func (o *PrimaryOptions) portBase() int {
+func (o *NodeOptions) portBase() int {
 	if o.ReplicationPortBase != nil {
 		return *o.ReplicationPortBase
 	}
@@ -115,10 +106,10 @@ func (o *PrimaryOptions) atLeast() int {
 }
 
 // checkRange reports a replication range that ports cannot hold, or that the RESP port lies in.
-func (o *PrimaryOptions) checkRange(shards int) error {
+func (o *NodeOptions) checkRange(shards int) error {
 	base := o.portBase()
-	if base == 0 {
-		return nil
+	if base == 0 || o.ReplicationPortBase != nil && (base < 1 || base > maxPort) {
+		return nil // not known yet, or a fault of its own
 	}
 	last := base + shards - 1
 	if last > maxPort {
@@ -141,13 +132,8 @@ func (o *ReplicaOptions) Validate() error {
 	} else if host == "" || port == 0 {
 		errs = append(errs, fmt.Errorf("--primary: %q needs a host and a port, such as 127.0.0.1:16380", o.Primary))
 	}
-	if o.ReplicaID != "" {
-		if _, err := store.ParseID(o.ReplicaID); err != nil {
-			errs = append(errs, fmt.Errorf("--replica-id: %w", err))
-		}
-	}
-	if o.InboxBytes < 64*units.KiB {
-		errs = append(errs, fmt.Errorf("--inbox-bytes: %s; give at least 64KiB", o.InboxBytes))
+	if err := o.checkRange(1); err != nil {
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -174,6 +160,32 @@ func (o *NodeOptions) faults() (errs []error) {
 	}
 	if o.Memory < minMemory {
 		fault("--memory: %s; give at least %s", o.Memory, minMemory)
+	}
+	if _, _, err := net.SplitHostPort(o.ReplicationListen); err == nil {
+		fault("--replication-listen: %q has a port; give the port of shard 0 with --replication-port-base", o.ReplicationListen)
+	}
+	if o.ReplicationPortBase != nil && (*o.ReplicationPortBase < 1 || *o.ReplicationPortBase > maxPort) {
+		fault("--replication-port-base: %d is not a port; give one within 1 and %d, or leave it out for the port of --listen + %d", *o.ReplicationPortBase, maxPort, replicationPortDistance)
+	}
+	if _, _, err := net.SplitHostPort(o.AnnounceHost); err == nil {
+		fault("--announce-host: %q has a port; give the host alone, and the port of shard 0 with --announce-port-base", o.AnnounceHost)
+	}
+	if o.AnnouncePortBase < 0 || o.AnnouncePortBase > maxPort {
+		fault("--announce-port-base: %d is not a port within 1 and %d", o.AnnouncePortBase, maxPort)
+	}
+	if o.ReconnectWindow < 0 {
+		fault("--reconnect-window: %s is negative", o.ReconnectWindow)
+	}
+	if o.MaxReplicas < 1 {
+		fault("--max-replicas: %d; give at least 1", o.MaxReplicas)
+	}
+	if o.ReplicaID != "" {
+		if _, err := store.ParseID(o.ReplicaID); err != nil {
+			fault("--replica-id: %w", err)
+		}
+	}
+	if o.InboxBytes < 64*units.KiB {
+		fault("--inbox-bytes: %s; give at least 64KiB", o.InboxBytes)
 	}
 	if _, ok := logLevels[o.LogLevel]; !ok {
 		fault("--log-level: %q; give trace, debug, info, warn or error", o.LogLevel)

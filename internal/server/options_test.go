@@ -39,17 +39,19 @@ var settings = []setting{
 	{"log-level", "info", "debug", "warn", "error", [3]any{"debug", "warn", "error"}, true, true},
 	{"log-format", "text", "json", "text", "json", [3]any{"json", "text", "json"}, true, true},
 	{"shards", (*int)(nil), "1", "2", "256", [3]any{ref(1), ref(2), ref(256)}, true, false},
-	{"replication-listen", "", "::1", "10.0.0.1", "h", [3]any{"::1", "10.0.0.1", "h"}, true, false},
-	{"replication-port-base", (*int)(nil), "1000", "2000", "65535", [3]any{ref(1000), ref(2000), ref(65535)}, true, false},
-	{"reconnect-window", time.Minute, "1m30s", "0s", "2h", [3]any{90 * time.Second, time.Duration(0), 2 * time.Hour}, true, false},
-	{"max-replicas", 64, "1", "2", "3", [3]any{1, 2, 3}, true, false},
+	{"replication-listen", "", "::1", "10.0.0.1", "h", [3]any{"::1", "10.0.0.1", "h"}, true, true},
+	{"replication-port-base", (*int)(nil), "1000", "2000", "65535", [3]any{ref(1000), ref(2000), ref(65535)}, true, true},
+	{"reconnect-window", time.Minute, "1m30s", "0s", "2h", [3]any{90 * time.Second, time.Duration(0), 2 * time.Hour}, true, true},
+	{"max-replicas", 64, "1", "2", "3", [3]any{1, 2, 3}, true, true},
+	{"announce-host", "", "a", "b", "::1", [3]any{"a", "b", "::1"}, true, true},
+	{"announce-port-base", 0, "1", "2", "65535", [3]any{1, 2, 65535}, true, true},
 	{"primary", "needed:1", "f:1", "e:2", "[::1]:3", [3]any{"f:1", "e:2", "[::1]:3"}, false, true},
-	{"replica-id", "", "123e4567-e89b-12d3-a456-426614174000", "223e4567e89b12d3a456426614174000", "323e4567-e89b-12d3-a456-426614174000", [3]any{"123e4567-e89b-12d3-a456-426614174000", "223e4567e89b12d3a456426614174000", "323e4567-e89b-12d3-a456-426614174000"}, false, true},
-	{"inbox-bytes", "32MiB", "1MiB", "2MiB", "3MiB", [3]any{"1MiB", "2MiB", "3MiB"}, false, true},
-	{"serve-stale", true, "false", "true", "false", [3]any{false, true, false}, false, true},
-	{"accept-empty-primary", false, "true", "false", "true", [3]any{true, false, true}, false, true},
-	{"keep-previous", true, "false", "true", "false", [3]any{false, true, false}, false, true},
-	{"sync-rate", "0", "1MiB", "2MiB", "0", [3]any{"1MiB", "2MiB", "0"}, false, true},
+	{"replica-id", "", "123e4567-e89b-12d3-a456-426614174000", "223e4567e89b12d3a456426614174000", "323e4567-e89b-12d3-a456-426614174000", [3]any{"123e4567-e89b-12d3-a456-426614174000", "223e4567e89b12d3a456426614174000", "323e4567-e89b-12d3-a456-426614174000"}, true, true},
+	{"inbox-bytes", "32MiB", "1MiB", "2MiB", "3MiB", [3]any{"1MiB", "2MiB", "3MiB"}, true, true},
+	{"serve-stale", true, "false", "true", "false", [3]any{false, true, false}, true, true},
+	{"accept-empty-primary", false, "true", "false", "true", [3]any{true, false, true}, true, true},
+	{"keep-previous", true, "false", "true", "false", [3]any{false, true, false}, true, true},
+	{"sync-rate", "0", "1MiB", "2MiB", "0", [3]any{"1MiB", "2MiB", "0"}, true, true},
 }
 
 // value finds the option of a flag by its name.
@@ -86,7 +88,7 @@ func writeConfig(t *testing.T, content string) string {
 func TestFlagsRankAboveEnvironmentAboveFileAboveDefaults(t *testing.T) {
 	defaults := map[bool]map[string]any{
 		false: {"data-dir": "primary-data", "listen": "127.0.0.1:6380"},
-		true:  {"data-dir": "replica-data", "listen": "127.0.0.1:6381"},
+		true:  {"data-dir": "replica-data", "listen": "127.0.0.1:7380"},
 	}
 	for _, s := range settings {
 		for _, replica := range []bool{false, true} {
@@ -163,6 +165,9 @@ func TestFaultsNameTheValueAndTheWayOut(t *testing.T) {
 		{"--replication-port-base 0", []string{"--replication-port-base: 0 is not a port"}},
 		{"--replication-port-base 6378 --shards 4", []string{"4 shards need the ports 6378-6381", "--listen has 6380"}},
 		{"--replication-listen 127.0.0.1:16380", []string{`"127.0.0.1:16380" has a port`, "--replication-port-base"}},
+		{"--announce-host db1:16380", []string{`"db1:16380" has a port`, "--announce-port-base"}},
+		{"--announce-port-base 70000", []string{"--announce-port-base: 70000 is not a port"}},
+		{"replica --primary h:1 --listen 127.0.0.1:60000", []string{"need the ports 70000-70000", "ports end at 65535"}},
 		{"--reconnect-window=-1s", []string{"--reconnect-window: -1s is negative"}},
 		{"--reconnect-window 60", []string{"--reconnect-window", `"60"`}},
 		{"--max-replicas 0", []string{"--max-replicas: 0"}},
@@ -242,7 +247,7 @@ func TestHelpAndVersionSayItAndStop(t *testing.T) {
 		{primaryProgram, &PrimaryOptions{}, "-h", "UNDERSTUDY_DATA_DIR"},
 		{primaryProgram, &PrimaryOptions{}, "--version", "primary " + version.String()},
 		{replicaProgram, &ReplicaOptions{}, "--version", "replica " + version.String()},
-		{replicaProgram, &ReplicaOptions{}, "--help", "127.0.0.1:6381"},
+		{replicaProgram, &ReplicaOptions{}, "--help", "127.0.0.1:7380"},
 	} {
 		var out bytes.Buffer
 		err := c.program.parse(c.options, []string{c.arg}, &out, io.Discard)

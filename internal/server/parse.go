@@ -22,7 +22,7 @@ type program struct{ name, description, dir, listen string }
 
 var (
 	primaryProgram = program{"primary", "Serve a sharded keyspace over RESP, and stream it to replicas.", "primary-data", "127.0.0.1:6380"}
-	replicaProgram = program{"replica", "Mirror a primary's keyspace, and serve it read-only over RESP.", "replica-data", "127.0.0.1:6381"}
+	replicaProgram = program{"replica", "Mirror a primary's keyspace, and serve it read-only over RESP.", "replica-data", "127.0.0.1:7380"}
 )
 
 // parse fills options, a pointer to a struct of flags, from the defaults, the file, the environment and the flags, each

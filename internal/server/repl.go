@@ -1,11 +1,13 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/understudy-kv/understudy/internal/resp"
 	"github.com/understudy-kv/understudy/internal/status"
@@ -189,30 +191,48 @@ func linkState(n *status.Node) string {
 	return worst
 }
 
-// replicaOf is REPLICAOF host port and REPLICAOF NO ONE. Roles are fixed when a process starts, so it only says so.
-func replicaOf(c *call) {
-	host, following := c.s.backend.Following()
-	if c.is(1, "no") && c.is(2, "one") {
-		if c.s.backend.Role() == RolePrimary {
-			c.w.OK()
-			return
-		}
-		c.w.Error("ERR a replica cannot be promoted while it runs: stop it, and start the program primary with its data directory; docs/guarantees.md says what that does")
+// roleLimit is how long a change of role may ask other nodes. What it does here is done when it replies.
+const roleLimit = 10 * time.Second
+
+// replPromote is REPL.PROMOTE [FORCE]: REPLICAOF NO ONE, with FORCE even if one shard's data is older than another's.
+func replPromote(c *call) {
+	if len(c.args) > 2 || len(c.args) == 2 && !c.is(1, "force") {
+		c.w.Error("ERR syntax error: REPL.PROMOTE [FORCE]")
 		return
 	}
+	c.promote(len(c.args) == 2)
+}
+
+func (c *call) promote(force bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), roleLimit)
+	defer cancel()
+	if err := c.s.backend.Promote(ctx, force); err != nil {
+		c.w.Error("ERR " + oneLine(err))
+		return
+	}
+	c.w.OK()
+}
+
+// replicaOf is REPLICAOF host port, where port is the other node's replication port base, and REPLICAOF NO ONE.
+func replicaOf(c *call) {
+	if c.is(1, "no") && c.is(2, "one") {
+		c.promote(false)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), roleLimit)
+	defer cancel()
 	port, ok := resp.ParseInt(c.args[2])
-	if !ok || port < 0 || port > 65535 {
+	if !ok || port < 1 || port > 65535 {
 		c.w.Error("ERR Invalid master port")
 		return
 	}
-	if c.s.backend.Role() == RoleReplica && c.is(1, host) && int(port) == following {
+	already, err := c.s.backend.Follow(ctx, c.arg(1), int(port))
+	switch {
+	case err != nil:
+		c.w.Error("ERR " + oneLine(err))
+	case already:
 		c.w.Simple("OK Already connected to specified master")
-		return
+	default:
+		c.w.OK()
 	}
-	address := net.JoinHostPort(c.arg(1), c.arg(2))
-	if c.s.backend.Role() == RoleReplica {
-		c.w.Error("ERR a replica cannot change its primary while it runs: stop it and start it with --primary " + address)
-		return
-	}
-	c.w.Error("ERR a primary cannot become a replica while it runs: start the program replica with --primary " + address + " and a data directory of its own")
 }

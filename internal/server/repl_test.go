@@ -106,8 +106,35 @@ func TestRole(t *testing.T) {
 	if got, want := r.raw(t, "ROLE"), "*5|$5|slave|$15|primary.example|:16380|$4|sync|:7|"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if got, want := r.raw(t, "REPLICAOF primary.example 16380\r\nREPLICAOF NO ONE"), "+OK Already connected to specified master|-ERR a replica cannot be promoted"; !strings.HasPrefix(got, want) {
-		t.Errorf("got %s", got)
+}
+
+// REPLICAOF in Redis's words, and what becomes of errors.
+func TestReplicaOf(t *testing.T) {
+	r := start(t, 2, nil)
+	r.setStatus(replicaStatus())
+	for _, c := range []struct{ send, want, role string }{
+		{"REPLICAOF primary.example 16380", "+OK Already connected to specified master|", RoleReplica},
+		{"REPLICAOF other.example x", "-ERR Invalid master port|", RoleReplica},
+		{"REPLICAOF other.example 0", "-ERR Invalid master port|", RoleReplica},
+		{"REPLICAOF self.example 1", "-ERR the node would follow itself:; name another|", RoleReplica},
+		{"REPLICAOF NO", "-ERR wrong number of arguments for 'replicaof' command|", RoleReplica},
+		{"REPLICAOF no One", "+OK|", RolePrimary},
+		{"SLAVEOF other.example 16390", "+OK|", RoleReplica},
+		{"REPL.PROMOTE NOW", "-ERR syntax error: REPL.PROMOTE [FORCE]|", RoleReplica},
+		{"REPL.PROMOTE", "+OK|", RolePrimary},
+	} {
+		if got := r.raw(t, c.send); got != c.want {
+			t.Errorf("%s: %s, want %s", c.send, got, c.want)
+		}
+		if got := r.node.Role(); got != c.role {
+			t.Errorf("%s: the node is a %s, want a %s", c.send, got, c.role)
+		}
+	}
+	mixed := replicaStatus()
+	mixed.Error = "the data set is not whole"
+	r.setStatus(mixed)
+	if got, want := r.raw(t, "REPLICAOF NO ONE\r\nREPL.PROMOTE FORCE"), "-ERR the data set is not whole|+OK|"; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

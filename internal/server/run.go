@@ -20,8 +20,8 @@ const stopLimit = 9 * time.Second
 // errUnclean is why a stop was given up.
 var errUnclean = errors.New("stopped without finishing: the next start replays the log")
 
-// node is a running primary or replica.
-type node interface {
+// runnable is a running node.
+type runnable interface {
 	// ready is the line for standard output.
 	ready() string
 	// failed delivers the error that ends the process, if one does.
@@ -31,7 +31,7 @@ type node interface {
 }
 
 // starter opens a node. quit asks the process to stop; it may be called at any time, from any goroutine.
-type starter func(ctx context.Context, quit func(reason string)) (node, error)
+type starter func(ctx context.Context, quit func(reason string)) (runnable, error)
 
 // RunPrimary is the program primary: it parses args, serves until ctx ends or a signal comes, and returns the exit
 // status.
@@ -41,7 +41,7 @@ func RunPrimary(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		return cli.Status(err, primaryProgram.name, stderr)
 	}
 	log := newLogger(primaryProgram.name, &o.NodeOptions, stderr)
-	return runSignalled(ctx, log, stdout, func(ctx context.Context, quit func(string)) (node, error) {
+	return runSignalled(ctx, log, stdout, func(ctx context.Context, quit func(string)) (runnable, error) {
 		return startPrimary(ctx, o, log, quit)
 	})
 }
@@ -53,7 +53,7 @@ func RunReplica(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		return cli.Status(err, replicaProgram.name, stderr)
 	}
 	log := newLogger(replicaProgram.name, &o.NodeOptions, stderr)
-	return runSignalled(ctx, log, stdout, func(ctx context.Context, quit func(string)) (node, error) {
+	return runSignalled(ctx, log, stdout, func(ctx context.Context, quit func(string)) (runnable, error) {
 		return startReplica(ctx, o, log, quit)
 	})
 }

@@ -57,7 +57,7 @@ func runFake(t *testing.T, n *fakeNode, startErr error, act func(cancel func(), 
 		finished := make(chan int)
 		// The test starts run beside itself so that it can act on it; it waits for the exit status.
 		go func() {
-			finished <- run(ctx, hclog.New(&hclog.LoggerOptions{Output: &log}), &stdout, signals, stopLimit, func(_ context.Context, quit func(string)) (node, error) {
+			finished <- run(ctx, hclog.New(&hclog.LoggerOptions{Output: &log}), &stdout, signals, stopLimit, func(_ context.Context, quit func(string)) (runnable, error) {
 				ask = quit
 				if startErr != nil {
 					return nil, startErr

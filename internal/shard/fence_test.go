@@ -37,6 +37,7 @@ func TestReplacedMachineDoesNotFence(t *testing.T) {
 	inner := factory(fs, new(atomic.Bool))
 	o.Open = func(e shard.Env) (shard.StateMachine, error) { fails = append(fails, e.OnError); return inner(e) }
 	s := open(t, o)
+	demote(t, s)
 	l := wire.Lineage{{Generation: wire.Generation{9}, First: 0}}
 	if err := s.Install(filledDir(t, fs, "/staged", s, 0), l.At(0), l); err != nil {
 		t.Fatal(err)

@@ -50,6 +50,9 @@ func (s *Shard) runIngest(in *ingest) {
 
 // ingestAll feeds the run in pieces that end at the offsets somebody waits for in At.
 func (s *Shard) ingestAll(in *ingest) error {
+	if s.Writable() {
+		return fmt.Errorf("shard %d: %w", s.opts.Shard, ErrWritable)
+	}
 	s.recheck()
 	if f := s.fault.Load(); f != nil && (!f.transient || s.stalled != nil) {
 		return f.err
@@ -118,6 +121,9 @@ func (s *Shard) Install(dir string, at wire.Position, l wire.Lineage) error {
 }
 
 func (s *Shard) install(dir string, at wire.Position, l wire.Lineage) (err error) {
+	if s.Writable() {
+		return fmt.Errorf("shard %d: %w", s.opts.Shard, ErrWritable)
+	}
 	current := s.current()
 	fs, number := s.opts.FS, current.Number+1
 	engine, logName := fmt.Sprintf("engine-%d", number), fmt.Sprintf("log-%d", number)
@@ -213,6 +219,7 @@ func (s *Shard) switchTo(machine StateMachine, engine string, log *backlog.Log, 
 		a.done <- ErrPassed
 	}
 	s.armed = nil
+	s.changed()
 	s.opts.Logger.Info("switched to the snapshot", "shard", s.opts.Shard, "position", at)
 }
 

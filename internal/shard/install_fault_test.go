@@ -47,6 +47,8 @@ func installFaults(t *testing.T, lasting bool) {
 		o := options(injected)
 		s := open(t, o)
 		mustWrite(t, s, "old", "v")
+		demote(t, s)
+		o.Writable = false
 		staged := filledDir(t, mem, "/staged", source, 7)
 		armed.Store(true)
 		err := s.Install(staged, source.Position(), source.Lineage())

@@ -60,6 +60,8 @@ func TestInstallIsAtomic(t *testing.T) {
 		o.KeepPrevious = "/kept/s"
 		s := open(t, o)
 		mustWrite(t, s, "old", "v")
+		demote(t, s)
+		o.Writable = false
 		oldLineage := s.Lineage()
 		staged := filledDir(t, fs, "/staged", source, 7)
 		for _, dir := range []string{"/staged", "/"} {

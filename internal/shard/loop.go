@@ -183,7 +183,7 @@ func (s *Shard) runGroup() {
 func (s *Shard) runTick() {
 	s.recheck()
 	tick := s.tick.Load()
-	if tick == nil || s.Err() != nil {
+	if tick == nil || s.Err() != nil || !s.Writable() {
 		return
 	}
 	s.begin()
@@ -197,7 +197,9 @@ func (s *Shard) begin() {
 	g.Builder.Reset()
 	g.ID++
 	g.NowMillis = s.opts.Now().UnixMilli()
-	g.Err = s.Err()
+	if g.Err = s.Err(); g.Err == nil && !s.Writable() {
+		g.Err = fmt.Errorf("shard %d: %w", s.opts.Shard, ErrFollows)
+	}
 }
 
 // commitGroup appends the group's frame, applies it and publishes it. It returns the offset behind everything applied.
@@ -207,6 +209,9 @@ func (s *Shard) commitGroup() (uint64, error) {
 	first := log.Next()
 	if g.Builder.Count() == 0 {
 		return first, nil
+	}
+	if g.Err != nil {
+		return first, g.Err
 	}
 	if err := s.Err(); err != nil {
 		return first, err

@@ -51,6 +51,7 @@ func Open(o Options) (*Shard, error) {
 		tidy: make(chan struct{}, 1),
 	}
 	s.policy.Store(&o.Fsync)
+	s.writable.Store(o.Writable)
 	s.lineage.Store(&wire.Lineage{})
 	if err := s.recover(); err != nil {
 		return nil, fmt.Errorf("shard %d in %s: %w", o.Shard, o.Dir, err)

@@ -18,6 +18,11 @@ var (
 	ErrClosed = errors.New("shard is closed")
 	// ErrPassed is returned by At when the offset was applied already, together with others.
 	ErrPassed = errors.New("that offset has been passed")
+	// ErrFollows is why a shard that follows a primary takes no mutations of its own.
+	ErrFollows = errors.New("the shard follows a primary")
+	// ErrWritable is returned by Ingest on a shard that takes commands: whatever still comes from an old primary must not
+	// land over a client's write.
+	ErrWritable = errors.New("the shard takes commands, not a primary's frames")
 	// ErrGap is returned by Ingest for frames that do not begin where the shard is.
 	ErrGap = errors.New("frames do not continue the log")
 )
@@ -32,12 +37,14 @@ type Shard struct {
 	lineage   atomic.Pointer[wire.Lineage]
 	applied   atomic.Uint64 // offset of what readers see
 	started   atomic.Bool   // there is a history: position is not "none"
+	writable  atomic.Bool   // it takes commands; otherwise it follows a primary
 	commit    atomic.Int64  // commit time of the last applied frame, microseconds
 	fault     atomic.Pointer[fault]
 	policy    atomic.Pointer[Fsync]
 	tick      atomic.Pointer[func(*Group)]
 	observe   atomic.Pointer[func(wire.Batch)]
 	retention atomic.Pointer[func() (uint64, bool)]
+	onChange  atomic.Pointer[func()]
 	engine    atomic.Pointer[string] // directory of the state machine in use; nil until the shard is open
 
 	// machineMu is held for reading while the state machine is used beside the loop, and for writing while it is replaced.
@@ -145,6 +152,16 @@ func (s *Shard) SetTick(f func(*Group)) { s.tick.Store(&f) }
 // SetObserver has f called on the loop with every ingested batch once it is applied, so that watched keys can be found.
 func (s *Shard) SetObserver(f func(wire.Batch)) { s.observe.Store(&f) }
 
+// SetOnChange has f called after the lineage or the log has become another one. f is called on the loop or on the goroutine
+// of the call that did it; it must be quick and must not call the shard's blocking methods.
+func (s *Shard) SetOnChange(f func()) { s.onChange.Store(&f) }
+
+func (s *Shard) changed() {
+	if f := s.onChange.Load(); f != nil {
+		(*f)()
+	}
+}
+
 // Fsync is the present policy.
 func (s *Shard) Fsync() Fsync { return *s.policy.Load() }
 
@@ -199,6 +216,7 @@ func (s *Shard) AdoptLineage(l wire.Lineage) error {
 		return err
 	}
 	s.lineage.Store(&l)
+	s.changed()
 	s.opts.Logger.Info("took over the primary's lineage", "shard", s.opts.Shard, "generation", l.Current(), "generations", len(l))
 	return nil
 }

@@ -28,10 +28,11 @@ type put struct {
 	key, value string
 	done       chan error
 	next       uint64
+	refused    error
 }
 
 func (p *put) Run(g *shard.Group) bool {
-	if g.Err != nil {
+	if p.refused = g.Err; p.refused != nil {
 		return true
 	}
 	g.Builder.Put([]byte(p.key), []byte(p.value))
@@ -39,7 +40,7 @@ func (p *put) Run(g *shard.Group) bool {
 	return true
 }
 
-func (p *put) Committed(next uint64, err error) { p.next = next; p.done <- err }
+func (p *put) Committed(next uint64, err error) { p.next = next; p.done <- errors.Join(p.refused, err) }
 
 func write(t testing.TB, s *shard.Shard, key, value string) (uint64, error) {
 	t.Helper()

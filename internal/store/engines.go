@@ -50,18 +50,19 @@ func (e *Engines) Open(env shard.Env) (shard.StateMachine, error) {
 // Close gives the caches back. The shards must be closed.
 func (e *Engines) Close() { e.shared.Close() }
 
-// ShardsIn tells how many shards the data directory has, before it is opened; 0 if it has none yet.
-func ShardsIn(fs vfs.FS, dir string) (int, error) {
+// Peek tells what the data directory says before it is opened: its role, "" for a directory that has none yet, and its
+// shard count, 0 if it has none yet.
+func Peek(fs vfs.FS, dir string) (Role, int, error) {
 	b, err := safefile.Read(fs, dir, nodeFile)
 	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
+		return "", 0, nil
 	}
 	if err != nil {
-		return 0, err
+		return "", 0, err
 	}
 	var n node
 	if err := json.Unmarshal(b, &n); err != nil {
-		return 0, fmt.Errorf("%s: %w", fs.PathJoin(dir, nodeFile), err)
+		return "", 0, fmt.Errorf("%s: %w", fs.PathJoin(dir, nodeFile), err)
 	}
-	return n.Shards, nil
+	return n.Role, n.Shards, nil
 }

@@ -37,11 +37,26 @@ type Options struct {
 	// Shards is the shard count. 0 takes what the directory has, and none for a new one (a replica that has yet to learn).
 	// Another count than the directory's is refused.
 	Shards int
-	// Shard holds what all shards have in common; Dir, Shard and KeepPrevious are set by the store. Its FS is the store's.
+	// Shard holds what all shards have in common; Dir, Shard, Writable and KeepPrevious are set by the store. Its FS is the
+	// store's.
 	Shard shard.Options
+	// Role is what the node of a new directory is; afterwards it is what SetRole recorded. It decides whether the shards are
+	// opened writable. Default: [Replica].
+	Role Role
+	// Primary is the address that the node of a new directory follows, "host:port-base". See Store.Role.
+	Primary string
 	// KeepPrevious keeps replaced data under previous/ until the next replacement.
 	KeepPrevious bool
 }
+
+// Role is what a node is. It is kept in the data directory, so that a restart, by whichever program, changes nothing.
+type Role string
+
+// The roles.
+const (
+	Primary Role = "primary" // its shards take commands
+	Replica Role = "replica" // its shards take a primary's frames
+)
 
 // Store is an open data directory. All methods may be called from any goroutine.
 type Store struct {
@@ -67,6 +82,12 @@ type node struct {
 	Dataset int    `json:"dataset"` // k of data-<k>; 0 while there is none
 	Shards  int    `json:"shards"`
 	Created string `json:"created"`
+
+	Role     Role   `json:"role,omitempty"`     // absent in directories of before roles could change
+	Primary  string `json:"primary,omitempty"`  // what a replica follows, "host:port-base"
+	Asked    string `json:"asked,omitempty"`    // Options.Primary at the last start
+	Takeover string `json:"takeover,omitempty"` // the last handover that this node took over by, or that was voided here
+	Voided   bool   `json:"voided,omitempty"`   // it was voided
 }
 
 // Dataset is a full set of shards.
@@ -113,6 +134,7 @@ func Open(o Options) (_ *Store, err error) {
 	if err := s.openNode(); err != nil {
 		return nil, err
 	}
+	s.opts.Shard.Writable = s.mu.node.Role == Primary
 	if err := s.sweep(); err != nil {
 		return nil, err
 	}
@@ -146,7 +168,7 @@ func (s *Store) openNode() error {
 	b, err := safefile.Read(s.fs, s.opts.Dir, nodeFile)
 	if errors.Is(err, os.ErrNotExist) {
 		s.mu.node = node{Format: nodeFormat, ID: newID().String(), Replica: newID().String(), Created: time.Now().UTC().Format(time.RFC3339)}
-		return s.writeNode(s.mu.node)
+		return s.recordRole()
 	}
 	if err != nil {
 		return err
@@ -157,7 +179,7 @@ func (s *Store) openNode() error {
 	if s.mu.node.Format != nodeFormat {
 		return fmt.Errorf("%s has format %d, this version reads %d: run the version that wrote it", s.fs.PathJoin(s.opts.Dir, nodeFile), s.mu.node.Format, nodeFormat)
 	}
-	return nil
+	return s.recordRole()
 }
 
 func (s *Store) writeNode(n node) error {
@@ -202,7 +224,7 @@ func (s *Store) checkWhole() error {
 		case err != nil:
 			return err
 		case !found:
-			return fmt.Errorf("shard %d of %d is missing: %s was moved away or deleted; put it back, start with a replica's data directory, or empty %s to begin without data",
+			return fmt.Errorf("shard %d of %d is missing: %s was moved away or deleted; put it back, promote a replica, or empty %s to begin without data",
 				i, s.mu.node.Shards, dir, s.opts.Dir)
 		}
 	}
@@ -211,11 +233,14 @@ func (s *Store) checkWhole() error {
 
 func (s *Store) openDataset(number, shards int) (*Dataset, error) {
 	d := &Dataset{number: number, dir: s.fs.PathJoin(s.opts.Dir, datasetName(number)), shards: make([]*shard.Shard, shards)}
+	s.mu.Lock()
+	common := s.opts.Shard
+	s.mu.Unlock()
 	var group errgroup.Group
 	for i := range d.shards {
 		// One goroutine a shard recovers it; Wait below waits for all.
 		group.Go(func() (err error) {
-			o := s.opts.Shard
+			o := common
 			o.Shard = i
 			o.Dir = s.fs.PathJoin(d.dir, ShardName(i))
 			if s.opts.KeepPrevious {

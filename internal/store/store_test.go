@@ -21,7 +21,7 @@ func openMap(e shard.Env) (shard.StateMachine, error) {
 }
 
 func options(dir string, shards int) store.Options {
-	return store.Options{Dir: dir, Shards: shards, Shard: shard.Options{FS: vfs.Default, Writable: true, Open: openMap}}
+	return store.Options{Dir: dir, Shards: shards, Role: store.Primary, Shard: shard.Options{FS: vfs.Default, Open: openMap}}
 }
 
 func open(t *testing.T, o store.Options) *store.Store {
@@ -96,8 +96,13 @@ func TestMissingShard(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "shard 1 of 3 is missing") || !strings.Contains(err.Error(), "put it back") {
 		t.Fatalf("a missing shard gave %v", err)
 	}
-	o := options(dir, 0)
-	o.Shard.Writable = false
+	replica := t.TempDir()
+	o := options(replica, 3)
+	o.Role = store.Replica
+	closeStore(t, open(t, o))
+	if err := os.RemoveAll(filepath.Join(replica, "data-1", store.ShardName(1))); err != nil {
+		t.Fatal(err)
+	}
 	s := open(t, o)
 	if len(s.Shards()) != 3 || !s.Shards()[1].Position().IsZero() {
 		t.Fatalf("%d shards, the second at %s, want 3 and none", len(s.Shards()), s.Shards()[1].Position())
@@ -178,4 +183,38 @@ func TestParseID(t *testing.T) {
 			t.Errorf("%q gave %v", bad, err)
 		}
 	}
+}
+
+// A role is the directory's, not the program's that opens it.
+func TestRoleIsKept(t *testing.T) {
+	dir := t.TempDir()
+	o := options(dir, 1)
+	o.Role, o.Primary = store.Replica, "a:1"
+	reopen := func(want store.Role, follows string) *store.Store {
+		t.Helper()
+		s := open(t, o)
+		if role, primary := s.Role(); role != want || primary != follows {
+			t.Fatalf("the role is %q following %q, want %q following %q", role, primary, want, follows)
+		}
+		if got := s.Shards()[0].Writable(); got != (want == store.Primary) {
+			t.Fatalf("a %s's shard is writable: %v", want, got)
+		}
+		return s
+	}
+	s := reopen(store.Replica, "a:1")
+	if err := s.SetRole(store.Replica, "b:2"); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	closeStore(t, reopen(store.Replica, "b:2")) // the same flag as before is no new order
+	o.Primary = "c:3"
+	closeStore(t, reopen(store.Replica, "c:3")) // another one is
+	s = reopen(store.Replica, "c:3")
+	if err := s.SetRole(store.Primary, ""); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	closeStore(t, reopen(store.Primary, ""))
+	o.Primary = "d:4"
+	closeStore(t, reopen(store.Primary, "")) // a promoted node is not demoted by a flag
 }

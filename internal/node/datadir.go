@@ -1,4 +1,4 @@
-package replica
+package node
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 	"github.com/understudy-kv/understudy/internal/store"
 )
 
-// dataDir is a node's data directory as the follower's [Store]. Every data set has caches of its own, since their sizes
+// dataDir is a node's data directory as its follower's [DataSets]. Every data set has caches of its own, since their sizes
 // follow from the shard count, which a replica learns late.
 type dataDir struct {
 	store *store.Store
@@ -44,24 +44,16 @@ func (d *dataDir) prepare(n int) *store.Engines {
 	return e
 }
 
-func asShards(in []*shard.Shard) []Shard {
-	out := make([]Shard, len(in))
-	for i, s := range in {
-		out[i] = s
-	}
-	return out
-}
+// Shards is part of [DataSets].
+func (d *dataDir) Shards() []*shard.Shard { return d.store.Shards() }
 
-// Shards is part of [Store].
-func (d *dataDir) Shards() []Shard { return asShards(d.store.Shards()) }
-
-// NewDataset is part of [Store].
-func (d *dataDir) NewDataset(n int) ([]Shard, error) {
+// NewDataset is part of [DataSets].
+func (d *dataDir) NewDataset(n int) ([]*shard.Shard, error) {
 	d.mu.Lock()
 	next := d.mu.next
 	d.mu.Unlock()
 	if next != nil && len(next.Shards()) == n {
-		return asShards(next.Shards()), nil
+		return next.Shards(), nil
 	}
 	if err := d.discard(); err != nil {
 		return nil, err
@@ -75,16 +67,16 @@ func (d *dataDir) NewDataset(n int) ([]Shard, error) {
 	d.mu.Lock()
 	d.mu.next, d.mu.nextEngines = next, engines
 	d.mu.Unlock()
-	return asShards(next.Shards()), nil
+	return next.Shards(), nil
 }
 
-// Switch is part of [Store]. Readers leave the old shards before these are closed.
+// Switch is part of [DataSets]. Readers leave the old shards before these are closed.
 func (d *dataDir) Switch() error {
 	d.mu.Lock()
 	next, engines, old := d.mu.next, d.mu.nextEngines, d.mu.engines
 	d.mu.Unlock()
 	if next == nil {
-		return errors.New("replica: there is no data set to switch to")
+		return errors.New("node: there is no data set to switch to")
 	}
 	d.show(next.Shards())
 	err := d.store.Switch(next)

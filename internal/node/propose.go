@@ -1,4 +1,4 @@
-package primary
+package node
 
 import (
 	"context"
@@ -9,24 +9,9 @@ import (
 	"github.com/understudy-kv/understudy/wire"
 )
 
-// StateMachine is what a program brings in place of Pebble: it applies batches with their position, and takes
-// snapshots as directories of files. Package machinetest has a conformance suite and a small example.
-type StateMachine = shard.StateMachine
-
-// MachineEnv is what a state machine is given when it is opened.
-type MachineEnv = shard.Env
-
-// Errors of [Node.Propose]; test with errors.Is.
-var (
-	// ErrTooLarge means that one mutation is larger than a frame can be, [wire.MaxPayload] bytes.
-	ErrTooLarge = wire.ErrTooLarge
-	// ErrClosed means that the node is closed, or being closed.
-	ErrClosed = shard.ErrClosed
-)
-
 // errKeyspace is what Propose returns where there are commands: bytes that are no keys of Pebble's layout would be in the
 // log before the state machine refused them, and again at every start.
-var errKeyspace = errors.New("primary: Propose needs a state machine of the program's own (Options.StateMachine); this node has the built-in one, use Do")
+var errKeyspace = errors.New("node: Propose needs a state machine of the program's own (Options.StateMachine); this node has the built-in one, use Do")
 
 // proposal is one mutation of an embedding program on its way through a shard.
 type proposal struct {
@@ -49,13 +34,13 @@ func (p *proposal) Run(g *shard.Group) bool {
 	switch {
 	case p.err != nil:
 	case b.Count() != count:
-		p.err = errors.New("primary: a proposal is one mutation, which Propose ends; do not call End or Reset")
+		p.err = errors.New("node: a proposal is one mutation, which Propose ends; do not call End or Reset")
 	case b.Len() >= wire.MaxPayload && before > 0:
 		b.Rollback(mark) // it may fit into a frame of its own
 		p.ran = false
 		return false
 	case b.Len() >= wire.MaxPayload:
-		p.err = fmt.Errorf("%w: a mutation of %d bytes, a frame holds %d", ErrTooLarge, b.Len(), wire.MaxPayload)
+		p.err = fmt.Errorf("%w: a mutation of %d bytes, a frame holds %d", wire.ErrTooLarge, b.Len(), wire.MaxPayload)
 	}
 	if p.err != nil {
 		b.Rollback(mark)
@@ -84,19 +69,19 @@ func (p *proposal) Committed(next uint64, err error) {
 // returns nil the mutation is in the log (synced, under the policy always), applied, and on its way to replicas; the
 // position lies behind it. It needs Options.StateMachine: with the built-in one, use Do.
 //
-// After an error of build, [ErrTooLarge] and [ErrClosed] nothing happened. After an error of the disk the mutation may
+// After an error of build, [wire.ErrTooLarge], [shard.ErrFollows] (the node is a replica) and [ErrClosed] nothing happened. After an error of the disk the mutation may
 // have happened, or may happen still: when it was in the log and could not be synced, or be applied for want of room.
 // When ctx ends first it may happen still, too.
 func (n *Node) Propose(ctx context.Context, shardID int, build func(*wire.Builder) error) (wire.Position, error) {
 	if n.keyspace != nil {
 		return wire.Position{}, errKeyspace
 	}
-	shards := n.store.Shards()
+	shards := n.Shards()
 	if len(shards) == 0 {
 		return wire.Position{}, ErrClosed
 	}
 	if shardID < 0 || shardID >= len(shards) {
-		return wire.Position{}, fmt.Errorf("primary: shard %d does not exist: there are %d", shardID, len(shards))
+		return wire.Position{}, fmt.Errorf("node: shard %d does not exist: there are %d", shardID, len(shards))
 	}
 	p := &proposal{shard: shards[shardID], build: build, done: make(chan error, 1)}
 	if err := p.shard.Submit(p); err != nil {

@@ -1,0 +1,86 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"time"
+
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// loopLimit is how long the question of checkLoop may take. Without an answer the links find out.
+const loopLimit = time.Second
+
+// checkLoop asks the node at address whether this one is among those that it gets its data from, before anything is given
+// up for it: a primary that were told to follow its own replica would leave nobody to write to. The question is a HELLO
+// for a shard that nobody has, which is refused in any case; the code tells the loop from the rest.
+func (n *Node) checkLoop(ctx context.Context, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, loopLimit)
+	defer cancel()
+	code, text, err := n.ask(ctx, address)
+	switch {
+	case err != nil:
+		n.opts.Logger.Debug("whether following leads back here is not known yet", "address", address, "error", err)
+		return nil
+	case code == wire.CodeLoop:
+		return fmt.Errorf("%w: %s says: %s; promote it first (REPLICAOF NO ONE there), or name another", ErrLoop, address, text)
+	}
+	return nil
+}
+
+func (n *Node) ask(ctx context.Context, address string) (wire.Code, string, error) {
+	conn, err := n.opts.Dial(ctx, address)
+	if err != nil {
+		return "", "", err
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return "", "", err
+	}
+	nonce := n.data.store.Nonce()
+	hello := wire.Hello{
+		Version: wire.Version, Replica: n.opts.ReplicaID, Nonce: nonce, Node: n.ID(), Cluster: n.opts.Cluster,
+		User: n.opts.User, Password: n.opts.Password, Shard: math.MaxUint32,
+	}
+	if _, err := conn.Write(wire.AppendHello(nil, hello)); err != nil {
+		return "", "", err
+	}
+	f, err := readFrame(conn)
+	if err != nil {
+		return "", "", err
+	}
+	if f.Kind != wire.KindRefuse {
+		return "", "", fmt.Errorf("answered by a %s frame", f.Kind)
+	}
+	r, err := wire.ParseRefusal(f.Kind, f.Payload)
+	return r.Code, r.Text, err
+}
+
+// answerLimit bounds an answer, in bytes.
+const answerLimit = 64 << 10
+
+// readFrame reads one control frame.
+func readFrame(conn net.Conn) (wire.Frame, error) {
+	b := make([]byte, 0, 4096)
+	for {
+		f, err := wire.ParseFrame(b)
+		if !errors.Is(err, wire.ErrShort) {
+			return f, err
+		}
+		if len(b) == cap(b) {
+			if len(b) >= answerLimit {
+				return f, wire.ErrTooLarge
+			}
+			b = append(make([]byte, 0, 2*cap(b)), b...)
+		}
+		got, err := conn.Read(b[len(b):cap(b)])
+		if err != nil {
+			return f, err
+		}
+		b = b[:len(b)+got]
+	}
+}

@@ -1,0 +1,88 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// recordRole settles what the node is when its directory is opened. A directory that has a role keeps it, whatever
+// program opens it. A replica goes on following what it was told to follow last: by SetRole, or by Options.Primary when
+// that is not what it was at the last start.
+func (s *Store) recordRole() error {
+	n := s.mu.node
+	if n.Role == "" {
+		n.Role = s.opts.Role
+		if n.Role == "" {
+			n.Role = Replica
+		}
+	}
+	if s.opts.Primary != "" && s.opts.Primary != n.Asked {
+		if n.Role == Replica {
+			n.Primary = s.opts.Primary
+		}
+		n.Asked = s.opts.Primary
+	}
+	if n.Role != Primary && n.Role != Replica {
+		return fmt.Errorf("%s has the role %q: this version knows %s and %s", s.fs.PathJoin(s.opts.Dir, nodeFile), n.Role, Primary, Replica)
+	}
+	if n == s.mu.node {
+		return nil
+	}
+	if err := s.writeNode(n); err != nil {
+		return err
+	}
+	s.mu.node = n
+	return nil
+}
+
+// Role is what the node is, and what it follows, "host:port-base", while it is a replica.
+func (s *Store) Role() (Role, string) {
+	n := s.nodeCopy()
+	if n.Role == Primary {
+		return Primary, ""
+	}
+	return n.Role, n.Primary
+}
+
+// SetRole records what the node is from now on; it is durable on return. Data sets that are made later are opened as that
+// role needs them; the open shards are the caller's to change.
+func (s *Store) SetRole(r Role, primary string) error {
+	return s.changeNode(func(n *node) { n.Role, n.Primary = r, primary })
+}
+
+// TakeOver records that the node is a primary by the handover with that id, or that the handover is void here.
+func (s *Store) TakeOver(id wire.ID, void bool) error {
+	if id.IsZero() {
+		return errors.New("a handover without an id")
+	}
+	return s.changeNode(func(n *node) {
+		n.Takeover, n.Voided = id.String(), void
+		if !void {
+			n.Role, n.Primary = Primary, ""
+		}
+	})
+}
+
+// Takeover is the id of the last handover that reached this node, zero if there was none, and whether it is void.
+func (s *Store) Takeover() (id wire.ID, void bool) {
+	n := s.nodeCopy()
+	if n.Takeover == "" {
+		return wire.ID{}, false
+	}
+	return parseID(n.Takeover), n.Voided
+}
+
+func (s *Store) changeNode(change func(*node)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.mu.node
+	change(&n)
+	if err := s.writeNode(n); err != nil {
+		return fmt.Errorf("recording the node's role: %w", err)
+	}
+	s.mu.node = n
+	s.opts.Shard.Writable = n.Role == Primary
+	return nil
+}
