@@ -1,11 +1,11 @@
 // Package replctl is the body of the program of the same name: it looks at running nodes and at data directories. Only
 // surplus replay changes anything: it sends writes to a primary.
 //
-//	replctl status --primary 127.0.0.1:6380 --replica 127.0.0.1:6381
-//	replctl verify --primary 127.0.0.1:6380 --replica 127.0.0.1:6381
+//	replctl status --primary 127.0.0.1:6380 --replica 127.0.0.1:7380
+//	replctl verify --primary 127.0.0.1:6380 --replica 127.0.0.1:7380
 //	replctl log DIR --shard 0 --check
 //	replctl surplus list --data-dir DIR
-//	replctl surplus replay --data-dir DIR --to 127.0.0.1:6381 --dry-run
+//	replctl surplus replay --data-dir DIR --to 127.0.0.1:7380 --dry-run
 //
 // # Invariants
 //
