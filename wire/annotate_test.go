@@ -75,7 +75,19 @@ func annotate(t tb, raw []byte) []part {
 	case wire.KindKeepalive:
 	case wire.KindSnapshotEnd:
 		a.take(16, "snapshot", "")
-	case wire.KindHello, wire.KindResume, wire.KindFullSync, wire.KindRefuse, wire.KindBye:
+	case wire.KindWantKeys:
+		a.take(1, "last", "")
+		for a.at < end {
+			a.text(int(a.u32("len")), "key")
+		}
+	case wire.KindValues:
+		for a.at < end {
+			a.operation()
+		}
+	case wire.KindValuesEnd:
+		a.position("position")
+	case wire.KindHello, wire.KindResume, wire.KindRewind, wire.KindFullSync, wire.KindRefuse, wire.KindBye,
+		wire.KindTakeover, wire.KindTakeoverReply:
 		a.u16("version")
 		for a.at < end {
 			a.field()
@@ -198,6 +210,10 @@ var fieldKinds = map[wire.Field]struct{ name, form string }{
 	wire.FieldNext:         {"next", "u64"},
 	wire.FieldAnnounceBase: {"announce-base", "text"},
 	wire.FieldPath:         {"path", "ids"},
+	wire.FieldTakeover:     {"takeover", "id"},
+	wire.FieldCancel:       {"cancel", "bits"},
+	wire.FieldPositions:    {"positions", "positions"},
+	wire.FieldOutcome:      {"outcome", "text"},
 }
 
 func (a *annotator) field() {
@@ -224,6 +240,10 @@ func (a *annotator) field() {
 		a.text(n, k.name)
 	case "position":
 		a.position(k.name)
+	case "positions":
+		for a.at < end {
+			a.position("position")
+		}
 	case "lineage":
 		for a.at < end {
 			a.take(16, "generation", "")

@@ -97,6 +97,8 @@ func TestEveryConstantHasAVector(t *testing.T) {
 				seen[fmt.Sprintf("Field %d", uint16(p.bytes[0])|uint16(p.bytes[1])<<8)] = true
 			case "code":
 				seen[fmt.Sprintf("Code %q", p.bytes)] = true
+			case "outcome":
+				seen[fmt.Sprintf("Outcome %q", p.bytes)] = true
 			case "reason":
 				seen[fmt.Sprintf("Reason %q", p.bytes)] = true
 			}
@@ -105,7 +107,7 @@ func TestEveryConstantHasAVector(t *testing.T) {
 	for _, c := range exportedConstants(t) {
 		switch {
 		case c.name == "KindOptional" || c.name == "FieldRequired": // Boundaries, not values that are sent.
-		case c.typ == "Kind", c.typ == "OpKind", c.typ == "Field", c.typ == "Code", c.typ == "Reason":
+		case c.typ == "Kind", c.typ == "OpKind", c.typ == "Field", c.typ == "Code", c.typ == "Reason", c.typ == "Outcome":
 			if !seen[c.typ+" "+c.value] {
 				t.Errorf("no golden vector has the %s %s", c.typ, c.name)
 			}

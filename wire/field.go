@@ -37,11 +37,16 @@ const (
 	FieldNext         Field = 18 // offset:8, the sender's own next offset
 	FieldAnnounceBase Field = 19 // "host:port-base" of the sender's replication ports, UTF-8
 	FieldPath         Field = 20 // id:16*, node ids from the root of the chain down to the sender
+	FieldTakeover     Field = 21 // id:16 of a handover
+	FieldCancel       Field = 22 // flag:1, 1 takes a handover back
+	FieldPositions    Field = 23 // (generation:16 offset:8)*, one a shard
+	FieldOutcome      Field = 24 // what became of a handover, ASCII
 )
 
 var fieldSizes = map[Field]int{
 	FieldCapabilities: 8, FieldReplicaID: 16, FieldNonce: 16, FieldShard: 4, FieldShards: 4, FieldPosition: PositionSize,
 	FieldSnapshot: 16, FieldNode: 16, FieldFormat: 4, FieldNext: 8,
+	FieldTakeover: 16, FieldCancel: 1,
 }
 
 func appendField(dst []byte, tag Field, b []byte) []byte {
@@ -98,16 +103,18 @@ func appendFieldPosition(dst []byte, p Position) []byte {
 
 // message is everything that a handshake message can say; each message type copies out what it has a place for.
 type message struct {
-	version                             uint16
-	capabilities, next                  uint64
-	replica, nonce, snapshot, node      [16]byte
-	announce, cluster, user, code, text string
-	reason, announceBase                string
-	path                                []ID
-	password                            []byte
-	shard, shards, format               uint32
-	position                            Position
-	lineage                             Lineage
+	version                                  uint16
+	capabilities, next                       uint64
+	replica, nonce, snapshot, node, takeover [16]byte
+	announce, cluster, user, code, text      string
+	reason, announceBase, outcome            string
+	positions                                []Position
+	cancel                                   bool
+	path                                     []ID
+	password                                 []byte
+	shard, shards, format                    uint32
+	position                                 Position
+	lineage                                  Lineage
 }
 
 func parseMessage(kind Kind, b []byte) (m message, err error) {
@@ -184,6 +191,14 @@ func (m *message) set(tag Field, v []byte) (err error) {
 		m.announceBase = string(v)
 	case FieldPath:
 		m.path, err = parseIDs(v)
+	case FieldTakeover:
+		copy(m.takeover[:], v)
+	case FieldCancel:
+		m.cancel = v[0] != 0
+	case FieldPositions:
+		m.positions, err = parsePositions(v)
+	case FieldOutcome:
+		m.outcome = string(v)
 	default:
 		return errUnknownField
 	}

@@ -11,26 +11,34 @@ type Kind uint8
 
 // The kinds. Payload layouts stand beside the types of the same names.
 const (
-	KindMutations   Kind = 1  // (op* end:1)*count; takes the offsets [first, first+count)
-	KindHeartbeat   Kind = 2  // generation:16 offset:8 clock:8 digest:8 sent:8 pending:8
-	KindAck         Kind = 3  // received:8 applied:8 durable:8
-	KindHello       Kind = 4  // version:2 fields
-	KindResume      Kind = 5  // version:2 fields
-	KindFullSync    Kind = 6  // version:2 fields
-	KindRefuse      Kind = 7  // version:2 fields
-	KindManifest    Kind = 8  // snapshot:16 count:4 (size:8 sum:16 namelen:2 name)*
-	KindFetch       Kind = 9  // snapshot:16 count:4 (file:4 from:8)*
-	KindChunk       Kind = 10 // file:4 from:8 bytes
-	KindSnapshotEnd Kind = 11 // snapshot:16
-	KindBye         Kind = 12 // version:2 fields
-	KindOptional    Kind = 0x80
-	KindKeepalive   Kind = 0x81 // empty; the replica's sign of life while it syncs or loads, when it has nothing to ack
+	KindMutations     Kind = 1  // (op* end:1)*count; takes the offsets [first, first+count)
+	KindHeartbeat     Kind = 2  // generation:16 offset:8 clock:8 digest:8 sent:8 pending:8
+	KindAck           Kind = 3  // received:8 applied:8 durable:8
+	KindHello         Kind = 4  // version:2 fields
+	KindResume        Kind = 5  // version:2 fields
+	KindFullSync      Kind = 6  // version:2 fields
+	KindRefuse        Kind = 7  // version:2 fields
+	KindManifest      Kind = 8  // snapshot:16 count:4 (size:8 sum:16 namelen:2 name)*
+	KindFetch         Kind = 9  // snapshot:16 count:4 (file:4 from:8)*
+	KindChunk         Kind = 10 // file:4 from:8 bytes
+	KindSnapshotEnd   Kind = 11 // snapshot:16
+	KindBye           Kind = 12 // version:2 fields
+	KindRewind        Kind = 13 // version:2 fields
+	KindWantKeys      Kind = 14 // last:1 (len:4 key)*
+	KindValues        Kind = 15 // op*; puts and deletes only
+	KindValuesEnd     Kind = 16 // generation:16 offset:8
+	KindTakeover      Kind = 17 // version:2 fields
+	KindTakeoverReply Kind = 18 // version:2 fields
+	KindOptional      Kind = 0x80
+	KindKeepalive     Kind = 0x81 // empty; the replica's sign of life while it syncs or loads, when it has nothing to ack
 )
 
 var kindNames = map[Kind]string{
 	KindMutations: "mutations", KindHeartbeat: "heartbeat", KindAck: "ack", KindHello: "hello", KindResume: "resume",
 	KindFullSync: "fullsync", KindRefuse: "refuse", KindManifest: "manifest", KindFetch: "fetch", KindChunk: "chunk",
 	KindSnapshotEnd: "snapshot-end", KindBye: "bye", KindKeepalive: "keepalive",
+	KindRewind: "rewind", KindWantKeys: "want-keys", KindValues: "values", KindValuesEnd: "values-end",
+	KindTakeover: "takeover", KindTakeoverReply: "takeover-reply",
 }
 
 // String gives the kind's name in docs/protocol.md.
@@ -52,7 +60,7 @@ const (
 	TrailerSize = 4
 	// Overhead is what a frame costs beside its payload.
 	Overhead = HeaderSize + TrailerSize
-	// MaxPayload is the largest payload of a mutations frame: a 512 MiB value with room for the rest of its command.
+	// MaxPayload is the largest payload of a mutations or values frame: a 512 MiB value with room for the rest of its command.
 	MaxPayload = 1 << 30
 	// MaxControl is the largest payload of any other frame.
 	MaxControl = 64 << 20
@@ -133,6 +141,8 @@ func ParseHeader(b []byte) (Header, error) {
 		}
 	} else if h.Count != 0 || h.First != 0 {
 		return Header{}, fmt.Errorf("%w: a %s frame with offset %d and count %d", ErrMalformed, h.Kind, h.First, h.Count)
+	} else if h.Kind == KindValues {
+		limit = MaxPayload
 	}
 	if h.Length > limit {
 		return Header{}, fmt.Errorf("%w: a %s frame of %d bytes, at most %d", ErrTooLarge, h.Kind, h.Length, limit)

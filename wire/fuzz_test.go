@@ -62,17 +62,29 @@ func TestClaimsAreNotAllocations(t *testing.T) {
 // payloadParsers are the parsers of every kind but mutations. Each returns what building the parsed value again gives,
 // and the kind to build it as.
 var payloadParsers = map[wire.Kind]func([]byte) ([]byte, error){
-	wire.KindHello:       reparse(wire.ParseHello, wire.AppendHello),
-	wire.KindResume:      reparse(func(b []byte) (wire.Welcome, error) { return wire.ParseWelcome(wire.KindResume, b) }, wire.AppendWelcome),
-	wire.KindFullSync:    reparse(func(b []byte) (wire.Welcome, error) { return wire.ParseWelcome(wire.KindFullSync, b) }, wire.AppendWelcome),
-	wire.KindRefuse:      reparse(func(b []byte) (wire.Refusal, error) { return wire.ParseRefusal(wire.KindRefuse, b) }, appendRefuse),
-	wire.KindBye:         reparse(func(b []byte) (wire.Refusal, error) { return wire.ParseRefusal(wire.KindBye, b) }, appendBye),
-	wire.KindHeartbeat:   reparse(wire.ParseHeartbeat, wire.AppendHeartbeat),
-	wire.KindAck:         reparse(wire.ParseAck, wire.AppendAck),
-	wire.KindManifest:    reparse(wire.ParseManifest, wire.AppendManifest),
-	wire.KindFetch:       reparse(wire.ParseFetch, wire.AppendFetch),
-	wire.KindChunk:       reparse(wire.ParseChunk, wire.AppendChunk),
-	wire.KindSnapshotEnd: reparse(wire.ParseSnapshotEnd, wire.AppendSnapshotEnd),
+	wire.KindHello:         reparse(wire.ParseHello, wire.AppendHello),
+	wire.KindResume:        reparse(func(b []byte) (wire.Welcome, error) { return wire.ParseWelcome(wire.KindResume, b) }, wire.AppendWelcome),
+	wire.KindFullSync:      reparse(func(b []byte) (wire.Welcome, error) { return wire.ParseWelcome(wire.KindFullSync, b) }, wire.AppendWelcome),
+	wire.KindRefuse:        reparse(func(b []byte) (wire.Refusal, error) { return wire.ParseRefusal(wire.KindRefuse, b) }, appendRefuse),
+	wire.KindBye:           reparse(func(b []byte) (wire.Refusal, error) { return wire.ParseRefusal(wire.KindBye, b) }, appendBye),
+	wire.KindHeartbeat:     reparse(wire.ParseHeartbeat, wire.AppendHeartbeat),
+	wire.KindAck:           reparse(wire.ParseAck, wire.AppendAck),
+	wire.KindManifest:      reparse(wire.ParseManifest, wire.AppendManifest),
+	wire.KindFetch:         reparse(wire.ParseFetch, wire.AppendFetch),
+	wire.KindChunk:         reparse(wire.ParseChunk, wire.AppendChunk),
+	wire.KindSnapshotEnd:   reparse(wire.ParseSnapshotEnd, wire.AppendSnapshotEnd),
+	wire.KindRewind:        reparse(func(b []byte) (wire.Welcome, error) { return wire.ParseWelcome(wire.KindRewind, b) }, wire.AppendWelcome),
+	wire.KindWantKeys:      reparse(wire.ParseWantKeys, wire.AppendWantKeys),
+	wire.KindValuesEnd:     reparse(wire.ParseValuesEnd, wire.AppendValuesEnd),
+	wire.KindTakeover:      reparse(wire.ParseTakeover, wire.AppendTakeover),
+	wire.KindTakeoverReply: reparse(wire.ParseTakeoverReply, wire.AppendTakeoverReply),
+	wire.KindValues: func(b []byte) ([]byte, error) {
+		f := wire.Frame{Header: wire.Header{Kind: wire.KindValues, Length: uint32(len(b))}, Payload: b}
+		if err := f.CheckValues(); err != nil {
+			return nil, err
+		}
+		return rebuildValues(f)
+	},
 }
 
 func appendRefuse(dst []byte, r wire.Refusal) []byte {

@@ -25,10 +25,13 @@ func (id ID) String() string {
 // MarshalText is [ID.String], for JSON.
 func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
+// CapDifference is the bit of [Hello].Capabilities that says: the replica can rejoin by difference ([KindRewind]).
+const CapDifference = 1 << 0
+
 // Hello is the replica's opening message on each shard's connection.
 type Hello struct {
 	Version      uint16
-	Capabilities uint64   // bits, none assigned in version 1
+	Capabilities uint64   // bits: [CapDifference]
 	Replica      ID       // lives in the replica's data directory
 	Nonce        ID       // drawn at each start of the replica's process
 	Node         ID       // the replica's own node id, against loops
@@ -76,18 +79,19 @@ func ParseHello(payload []byte) (Hello, error) {
 	}, err
 }
 
-// Welcome is the primary's answer when it accepts: RESUME, or FULLSYNC when Reason is set.
+// Welcome is the primary's answer when it accepts: RESUME, FULLSYNC when Reason is set, or REWIND when Rewind is.
 type Welcome struct {
 	Version  uint16
 	Node     ID       // the primary's node id
 	Shard    uint32   //
 	Shards   uint32   // the primary's shard count
 	Format   uint32   // storage format of the snapshot's files
-	Position Position // where the stream begins; in a full sync, the snapshot's position
+	Position Position // where the stream begins; in a full sync, the snapshot's; in a rewind, the newest that both have
 	Next     uint64   // the primary's next offset, so that the replica knows how far behind it is
 	Lineage  Lineage  // the primary's
 	Reason   Reason   // why a full sync; empty in a resume
-	Snapshot ID       // the snapshot to be fetched; zero in a resume
+	Snapshot ID       // the snapshot to be fetched; zero but in a full sync
+	Rewind   bool     // the replica is to undo what it has from Position on
 	Path     []ID     // node ids from the root of the chain, which follows nobody, down to the primary itself
 	Announce string   // where clients reach the primary, "host:port"; may be empty
 }
@@ -104,7 +108,7 @@ const (
 	ReasonShardLayout       Reason = "shard-layout"       // the replica's shard count is another
 )
 
-// AppendWelcome appends w as a resume frame, or as a fullsync frame when it has a reason.
+// AppendWelcome appends w as a resume frame, as a rewind frame, or as a fullsync frame when it has a reason.
 func AppendWelcome(dst []byte, w Welcome) []byte {
 	b := binary.LittleEndian.AppendUint16(nil, w.Version)
 	b = appendFieldID(b, FieldNode, w.Node)
@@ -117,6 +121,9 @@ func AppendWelcome(dst []byte, w Welcome) []byte {
 	b = appendField(b, FieldPath, appendIDs(nil, w.Path))
 	b = appendField(b, FieldAnnounce, []byte(w.Announce))
 	kind := KindResume
+	if w.Rewind {
+		kind = KindRewind
+	}
 	if w.Reason != "" {
 		kind = KindFullSync
 		b = appendField(b, FieldReason, []byte(w.Reason))
@@ -125,13 +132,13 @@ func AppendWelcome(dst []byte, w Welcome) []byte {
 	return AppendControl(dst, kind, b)
 }
 
-// ParseWelcome reads the payload of a resume or fullsync frame.
+// ParseWelcome reads the payload of a resume, rewind or fullsync frame.
 func ParseWelcome(kind Kind, payload []byte) (Welcome, error) {
 	m, err := parseMessage(kind, payload)
 	w := Welcome{
 		Version: m.version, Node: m.node, Shard: m.shard, Shards: m.shards, Format: m.format, Position: m.position,
 		Next: m.next, Lineage: m.lineage, Reason: Reason(m.reason), Snapshot: m.snapshot,
-		Path: m.path, Announce: m.announce,
+		Rewind: kind == KindRewind, Path: m.path, Announce: m.announce,
 	}
 	if err == nil && (kind == KindFullSync) != (w.Reason != "") {
 		err = malformed("a %s with the reason %q", kind, w.Reason)

@@ -127,7 +127,7 @@ func (f Frame) Check() error {
 	return nil
 }
 
-// Builder builds one mutations frame in place. The zero value is ready for Reset; its buffer is reused, so building allocates
+// Builder builds one mutations or values frame in place. The zero value is ready for Reset; its buffer is reused, so building allocates
 // nothing once it has grown. A Builder is not safe for concurrent use.
 //
 //	b.Reset()

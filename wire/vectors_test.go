@@ -57,7 +57,7 @@ func vectors() []vector {
 			wire.AppendHello, wire.ParseHello),
 		roundTrip("hello", "Every field that a hello can have.",
 			wire.Hello{
-				Version: wire.Version, Capabilities: 1 << 63, Replica: idOne, Nonce: idTwo, Node: idThree, Announce: "10.0.0.7:6381", AnnounceBase: "10.0.0.7:16381",
+				Version: wire.Version, Capabilities: 1<<63 | wire.CapDifference, Replica: idOne, Nonce: idTwo, Node: idThree, Announce: "10.0.0.7:6381", AnnounceBase: "10.0.0.7:16381",
 				Cluster: "orders", User: "mirror", Password: []byte("secret"), Shard: 1, Shards: 4, Format: 24,
 				Position: wire.Position{Generation: genB, Offset: 1001}, Lineage: lineageAB, Snapshot: idTwo,
 			}, wire.AppendHello, wire.ParseHello),
@@ -67,6 +67,41 @@ func vectors() []vector {
 				Position: wire.Position{Generation: genB, Offset: 1001}, Next: 1010, Lineage: lineageAB,
 				Path: []wire.ID{idThree, idTwo}, Announce: "10.0.0.5:6380",
 			}, wire.AppendWelcome, func(b []byte) (wire.Welcome, error) { return wire.ParseWelcome(wire.KindResume, b) }),
+		roundTrip("rewind", "The replica has mutations from 1000 on that this primary does not have: it is to undo them.",
+			wire.Welcome{
+				Version: wire.Version, Node: idTwo, Shard: 1, Shards: 4, Format: 24, Rewind: true,
+				Position: wire.Position{Generation: genA, Offset: 1000}, Next: 1010, Lineage: lineageAB, Path: []wire.ID{idTwo},
+			}, wire.AppendWelcome, func(b []byte) (wire.Welcome, error) { return wire.ParseWelcome(wire.KindRewind, b) }),
+		roundTrip("want-keys", "Two of the keys that the surplus touched; more follow.",
+			wire.WantKeys{Keys: [][]byte{[]byte("key"), []byte("old")}}, wire.AppendWantKeys, wire.ParseWantKeys),
+		roundTrip("want-keys-last", "The last frame of the list.",
+			wire.WantKeys{Last: true, Keys: [][]byte{[]byte("new")}}, wire.AppendWantKeys, wire.ParseWantKeys),
+		{
+			name: "values", about: "What the primary has: key is value, and there is no old.",
+			build: func(t tb) []byte {
+				var b wire.Builder
+				b.Reset()
+				b.Put([]byte("key"), []byte("value"))
+				b.Delete([]byte("old"))
+				raw, err := b.FinishValues()
+				mustEqual(t, err, nil)
+				return raw
+			},
+			parse: func(t tb, f wire.Frame) {
+				mustEqual(t, f.CheckValues(), nil)
+				raw, err := rebuildValues(f)
+				mustEqual(t, err, nil)
+				mustEqual(t, raw, f.Raw)
+			},
+		},
+		roundTrip("values-end", "All values were read at 1007.",
+			wire.Position{Generation: genB, Offset: 1007}, wire.AppendValuesEnd, wire.ParseValuesEnd),
+		roundTrip("takeover", "Every field that a takeover can have.",
+			wire.Takeover{
+				ID: idThree, Cancel: true, Node: idTwo, Cluster: "orders", User: "mirror", Password: []byte("secret"),
+				Announce: "10.0.0.1:6379", AnnounceBase: "10.0.0.1:16379",
+				Positions: []wire.Position{{Generation: genB, Offset: 1010}, {Generation: genA, Offset: 7}},
+			}, wire.AppendTakeover, wire.ParseTakeover),
 		roundTrip("manifest", "Two files. The sums are the 128-bit xxh3 of the contents.",
 			wire.Manifest{Snapshot: idThree, Files: []wire.File{
 				{Name: "000004.sst", Size: 1 << 20, Sum: [16]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}},
@@ -94,6 +129,16 @@ func vectors() []vector {
 				Version: wire.Version, Node: idTwo, Shard: 1, Shards: 4, Format: 24,
 				Position: wire.Position{Generation: genB, Offset: 1005}, Next: 1010, Lineage: lineageAB, Reason: r, Snapshot: idThree,
 			}, wire.AppendWelcome, func(b []byte) (wire.Welcome, error) { return wire.ParseWelcome(wire.KindFullSync, b) }))
+	}
+	for _, c := range []struct {
+		outcome wire.Outcome
+		text    string
+	}{
+		{wire.OutcomeDone, ""}, {wire.OutcomeRefused, "shard 0 is at 1009, not at 1010"}, {wire.OutcomeVoid, ""},
+	} {
+		vs = append(vs, roundTrip("takeover-reply-"+string(c.outcome), "",
+			wire.TakeoverReply{ID: idThree, Outcome: c.outcome, Text: c.text, Positions: []wire.Position{{Generation: genB, Offset: 1009}}},
+			wire.AppendTakeoverReply, wire.ParseTakeoverReply))
 	}
 	for _, c := range []struct {
 		code wire.Code
@@ -174,6 +219,15 @@ func mutationsVector(name, about string, first uint64, fill func(*wire.Builder))
 			mustEqual(t, raw, f.Raw)
 		},
 	}
+}
+
+func rebuildValues(f wire.Frame) ([]byte, error) {
+	var b wire.Builder
+	b.Reset()
+	for ops := f.Ops(); ops.Next(); {
+		replay(&b, ops.Op())
+	}
+	return b.FinishValues()
 }
 
 func replay(b *wire.Builder, op wire.Op) {
