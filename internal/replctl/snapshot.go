@@ -1,12 +1,15 @@
 package replctl
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/understudy-kv/understudy/internal/client"
 	"github.com/understudy-kv/understudy/internal/resp"
+	"github.com/understudy-kv/understudy/wire"
 )
 
 // remote is a snapshot that a node holds for its client, REPL.SNAPSHOT.
@@ -47,6 +50,88 @@ func opened(c *client.Conn, args ...string) (*remote, error) {
 		return nil, fmt.Errorf("%s: REPL.SNAPSHOT OPEN answered %d elements, want 2", c.Addr(), len(v.Elems))
 	}
 	return &remote{conn: c, id: strconv.FormatInt(v.Elems[0].Int, 10), position: v.Elems[1].Str}, nil
+}
+
+// pairAttempts is how often two replicas are brought to one position. A frame that is being applied when a replica is
+// held may take it past the other's position.
+const pairAttempts = 5
+
+// openPair opens a snapshot of each node, both at one position.
+func openPair(primary, replica *verifiedNode, shard int, limit time.Duration) (p, r *remote, err error) {
+	for range pairAttempts {
+		if primary.follows() {
+			p, r, err = openReplicas(primary.conn, replica.conn, shard, limit)
+		} else {
+			p, r, err = openFollower(primary.conn, replica.conn, shard, limit)
+		}
+		if err == nil || !strings.Contains(err.Error(), "already, past") {
+			break
+		}
+	}
+	return p, r, err
+}
+
+// openFollower holds the replica's ingest first, so that it cannot pass the position at which the primary's snapshot is
+// then taken; the replica goes on to that position, and no further until its own is taken.
+func openFollower(primary, replica *client.Conn, shard int, limit time.Duration) (p, r *remote, err error) {
+	if err := hold(replica, shard, limit); err != nil {
+		return nil, nil, err
+	}
+	if p, err = openSnapshot(primary, shard); err != nil {
+		return nil, nil, errors.Join(err, release(replica, shard))
+	}
+	if r, err = openSnapshotAt(replica, shard, p.position, limit); err != nil {
+		return nil, nil, errors.Join(err, p.close())
+	}
+	return p, r, nil
+}
+
+// openReplicas holds both, takes a snapshot of each, and where these are not at one position, lets the one that is behind
+// go on to the other's.
+func openReplicas(a, b *client.Conn, shard int, limit time.Duration) (first, second *remote, err error) {
+	defer func() { err = errors.Join(err, release(a, shard), release(b, shard)) }()
+	conns, open := []*client.Conn{a, b}, make([]*remote, 2)
+	var at [2]wire.Position
+	undo := func(err error) (*remote, *remote, error) {
+		for _, r := range open {
+			if r != nil {
+				err = errors.Join(err, r.close())
+			}
+		}
+		return nil, nil, err
+	}
+	for _, c := range conns {
+		if err := hold(c, shard, limit); err != nil {
+			return undo(err)
+		}
+	}
+	for i, c := range conns {
+		r, err := openSnapshot(c, shard)
+		if err != nil {
+			return undo(err)
+		}
+		open[i] = r
+		if at[i], err = parsePosition(r.position); err != nil {
+			return undo(fmt.Errorf("%s: %w", c.Addr(), err))
+		}
+	}
+	if at[0] == at[1] {
+		return open[0], open[1], nil
+	}
+	ahead, behind := 0, 1
+	if at[1].Offset > at[0].Offset {
+		ahead, behind = 1, 0
+	}
+	late := open[behind]
+	open[behind] = nil
+	// The one that is ahead may be what the other follows.
+	if err := errors.Join(late.close(), release(conns[ahead], shard)); err != nil {
+		return undo(err)
+	}
+	if open[behind], err = openSnapshotAt(conns[behind], shard, open[ahead].position, limit); err != nil {
+		return undo(err)
+	}
+	return open[0], open[1], nil
 }
 
 func (r *remote) close() error {

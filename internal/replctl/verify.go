@@ -15,7 +15,7 @@ import (
 )
 
 type verifyCommand struct {
-	Primary string        `help:"RESP address of the primary." placeholder:"HOST:PORT" required:""`
+	Primary string        `help:"RESP address of the primary, or of another replica of its." placeholder:"HOST:PORT" required:""`
 	Replica string        `help:"RESP address of the replica." placeholder:"HOST:PORT" required:""`
 	Wait    time.Duration `help:"How long the replica may take to reach the primary's position, for each shard." default:"30s"`
 	Keys    int           `help:"How many differing keys are printed at most." default:"100"`
@@ -47,7 +47,7 @@ type Difference struct {
 
 // VerifyOptions say what to compare and how.
 type VerifyOptions struct {
-	Primary, Replica string        // RESP addresses
+	Primary, Replica string        // RESP addresses; Primary may be another replica, above or beside Replica
 	Wait             time.Duration // see the flag of this name
 	Keys             int           // see the flag of this name
 	Progress         func(done float64)
@@ -61,16 +61,27 @@ func Verify(ctx context.Context, o VerifyOptions) (v Verification, err error) {
 		o.Progress = func(float64) {}
 	}
 	nodes := make([]*verifiedNode, 2)
-	for i, n := range []struct{ addr, role string }{{o.Primary, "primary"}, {o.Replica, "replica"}} {
-		if nodes[i], err = openNode(ctx, n.addr, n.role); err != nil {
+	for i, n := range []struct{ addr, what string }{{o.Primary, "primary"}, {o.Replica, "replica"}} {
+		if nodes[i], err = openNode(ctx, n.addr, n.what); err != nil {
 			return v, err
 		}
 		defer nodes[i].conn.Close()
 	}
 	primary, replica := nodes[0], nodes[1]
+	if !replica.follows() {
+		return v, fmt.Errorf("%s is a %s, not a replica; give the addresses of a primary and of its replica, or of two replicas", o.Replica, replica.status.Role)
+	}
+	if primary.status.ID != "" && primary.status.ID == replica.status.ID {
+		return v, fmt.Errorf("%s and %s are one node, %s", o.Primary, o.Replica, replica.status.ID)
+	}
 	shards := len(primary.status.Shards)
 	if n := len(replica.status.Shards); n != shards {
 		return v, fmt.Errorf("the primary has %d shards and the replica %d: the replica has not fetched this primary's data yet; see replctl status", shards, n)
+	}
+	for shard := range shards {
+		if err := primary.comparable(replica, shard); err != nil {
+			return v, fmt.Errorf("shard %d: %w", shard, err)
+		}
 	}
 	for shard := range shards {
 		err := v.shard(ctx, shard, primary, replica, o, func(part float64) { o.Progress((float64(shard) + part) / float64(shards)) })
@@ -88,37 +99,26 @@ type verifiedNode struct {
 	status status.Node
 }
 
-func openNode(ctx context.Context, addr, role string) (*verifiedNode, error) {
+func openNode(ctx context.Context, addr, what string) (*verifiedNode, error) {
 	c, err := client.Dial(ctx, addr)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", role, err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	c.SetTimeout(askTimeout)
 	n := &verifiedNode{conn: c}
-	if n.status, err = c.Status(); err == nil && n.status.Role != role {
-		err = fmt.Errorf("%s is a %s, not a %s; give the addresses of a primary and of its replica", addr, n.status.Role, role)
-	}
-	if err != nil {
+	if n.status, err = c.Status(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return n, nil
 }
 
-// shard compares one shard. The replica's ingest is held first, so that it cannot pass the position at which the
-// primary's snapshot is then taken; the replica goes on to that position, and no further until its own is taken.
-func (v *Verification) shard(ctx context.Context, shard int, primary, replica *verifiedNode, o VerifyOptions, progress func(float64)) error {
-	if err := hold(replica.conn, shard, o.Wait); err != nil {
-		return err
-	}
-	p, err := openSnapshot(primary.conn, shard)
+// shard compares one shard, at a position of both.
+func (v *Verification) shard(ctx context.Context, shard int, primary, replica *verifiedNode, o VerifyOptions, progress func(float64)) (err error) {
+	p, r, err := openPair(primary, replica, shard, o.Wait)
 	if err != nil {
-		return errors.Join(err, release(replica.conn, shard))
+		return err
 	}
 	defer p.close()
-	r, err := openSnapshotAt(replica.conn, shard, p.position, o.Wait)
-	if err != nil {
-		return err
-	}
 	defer r.close()
 	lowest, slots := shardSlots(shard, len(primary.status.Shards))
 	at := func(from []byte) {
@@ -129,7 +129,12 @@ func (v *Verification) shard(ctx context.Context, shard int, primary, replica *v
 	err = compareRanges(ctx, p, r, at, func(key []byte, s sides) {
 		v.Differing++
 		if len(v.Differences) < o.Keys {
-			v.Differences = append(v.Differences, describeDifference(shard, key, s))
+			d := describeDifference(shard, key, s)
+			if primary.follows() && s != bothDiffer {
+				// Neither is the primary.
+				d.Sides = "only at " + map[sides]string{onlyPrimary: o.Primary, onlyReplica: o.Replica}[s]
+			}
+			v.Differences = append(v.Differences, d)
 		}
 	})
 	v.Shards = append(v.Shards, VerifiedShard{Shard: shard, Position: p.position, Entries: p.entries})

@@ -187,6 +187,46 @@ func TestVerifyUnderWritesFindsNoDifference(t *testing.T) {
 	writer.Wait()
 }
 
+// Two replicas of one primary are compared at a position of both, whichever is ahead.
+func TestVerifyOfTwoReplicas(t *testing.T) {
+	m := newMirror(t, 2)
+	beside := mirror{primary: m.primary, dir: t.TempDir()}
+	beside.startReplica(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	c, err := client.Dial(ctx, m.primary.field("listen"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var writer sync.WaitGroup
+	// The writer ends when the test is done with it, which waits for it.
+	writer.Go(func() {
+		for n := 0; ctx.Err() == nil; n++ {
+			for i := range 100 {
+				c.Queue("SET", fmt.Sprintf("key:%d", (n*100+i)%10_000), fmt.Sprint(n))
+			}
+			if c.Flush(nil) != nil {
+				return
+			}
+		}
+	})
+	a, b := m.replica.field("listen"), beside.replica.field("listen")
+	for range 5 {
+		for _, pair := range [][]string{{a, b}, {b, a}} {
+			code, stdout, stderr := run(t, "verify", "--primary", pair[0], "--replica", pair[1])
+			if code != 0 || stderr != "" || !strings.Contains(stdout, "identical: yes, 2 shards") {
+				t.Errorf("status %d\n%s%s", code, stdout, stderr)
+			}
+		}
+	}
+	cancel()
+	writer.Wait()
+	code, _, stderr := run(t, "verify", "--primary", a, "--replica", a)
+	if code != 1 || !strings.Contains(stderr, "are one node") {
+		t.Errorf("status %d, %q", code, stderr)
+	}
+}
+
 func TestVerifyNamesTheKeysThatDiffer(t *testing.T) {
 	m := newMirror(t, 1)
 	var commands [][]string
@@ -227,6 +267,12 @@ func TestVerifyNamesTheKeysThatDiffer(t *testing.T) {
 			t.Errorf("does not say %q:\n%s", want, stdout)
 		}
 	}
+	beside := mirror{primary: m.primary, dir: t.TempDir()}
+	beside.startReplica(t)
+	code, stdout, stderr := run(t, "verify", "--primary", beside.replica.field("listen"), "--replica", m.replica.field("listen"))
+	if want := `key "surplus\x00": record: only at ` + m.replica.field("listen"); code != 1 || !strings.Contains(stdout, want) {
+		t.Errorf("status %d, does not say %q:\n%s%s", code, want, stdout, stderr)
+	}
 	code, stdout, _ = m.verify(t, "--json", "--keys", "2")
 	var v Verification
 	if err := json.Unmarshal([]byte(stdout), &v); err != nil || code != 1 || v.Identical || v.Differing != 4 || len(v.Differences) != 2 {
@@ -234,13 +280,18 @@ func TestVerifyNamesTheKeysThatDiffer(t *testing.T) {
 	}
 }
 
-func TestVerifyOfANodeThatFollowsNobodyFails(t *testing.T) {
+// Waiting would not help, so it is not waited for: the test's own limit is shorter than --wait.
+func TestVerifyOfStrangersFailsAtOnce(t *testing.T) {
 	m := newMirror(t, 1)
 	m.write(t, []string{"SET", "k", "v"})
 	other := newMirror(t, 1)
-	code, _, stderr := run(t, "verify", "--primary", m.primary.field("listen"), "--replica", other.replica.field("listen"), "--wait", "200ms")
-	if code != 1 || !strings.Contains(stderr, "not verified: shard 0: ") {
-		t.Errorf("status %d, %q", code, stderr)
+	for _, first := range []string{m.primary.field("listen"), m.replica.field("listen")} {
+		second := other.replica.field("listen")
+		code, _, stderr := run(t, "verify", "--primary", first, "--replica", second, "--wait", "10h")
+		if code != 1 || !strings.Contains(stderr, "not verified: shard 0: ") || !strings.Contains(stderr, "share no history") ||
+			!strings.Contains(stderr, first+" at ") || !strings.Contains(stderr, second+" at ") {
+			t.Errorf("status %d, %q", code, stderr)
+		}
 	}
 	// A hold that verify left behind would show in the replica's being stuck.
 	other.write(t, []string{"SET", "k", "v"})
