@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -37,7 +38,7 @@ const (
 
 var (
 	primaryHeader = []string{"SHARD", "OFFSET", "BACKLOG FROM", "BACKLOG", "REACHES BACK", "WRITES", "REPLICA", "STATE", "BEHIND", "BYTES", "LOST IN"}
-	replicaHeader = []string{"SHARD", "OFFSET", "PRIMARY'S", "BEHIND", "BYTES", "LAG", "STATE", "DURABLE", "INBOX", "LAST RESYNC", "NOTE"}
+	replicaHeader = []string{"SHARD", "OFFSET", "PRIMARY'S", "BEHIND", "BYTES", "LAG", "STATE", "DURABLE", "INBOX", "REWINDS", "LAST RESYNC", "NOTE"}
 )
 
 // primaryRows makes one row for each shard and slot, and one for a shard without slots.
@@ -85,7 +86,7 @@ func replicaRows(n status.Node) (rows []row) {
 		l := s.Link
 		if l == nil {
 			r.rank = rankFailed
-			r.cells = append(r.cells, "-", "-", "-", "-", "no link", "-", "-", "-", note(s, status.Link{}))
+			r.cells = append(r.cells, "-", "-", "-", "-", "no link", "-", "-", number(s.Rewinds), "-", note(s, status.Link{}))
 			rows = append(rows, r)
 			continue
 		}
@@ -98,9 +99,12 @@ func replicaRows(n status.Node) (rows []row) {
 		case l.State != "streaming":
 			r.rank, state = rankAway, fmt.Sprintf("%s, down %s", state, seconds(l.DownFor, "-"))
 		}
+		if s.Unsettled {
+			r.rank, state = max(r.rank, rankSyncing), state+", unsettled"
+		}
 		r.lag, r.more = l.LagMillis, l.LagMutations
 		r.cells = append(r.cells, number(l.PrimaryOffset), number(l.LagMutations), units.Human(float64(l.LagBytes)), millis(l.LagMillis), state,
-			number(l.Durable), units.Human(float64(l.InboxBytes)), orDash(l.LastResync), note(s, *l))
+			number(l.Durable), units.Human(float64(l.InboxBytes)), number(s.Rewinds), orDash(l.LastResync), note(s, *l))
 		rows = append(rows, r)
 	}
 	sortWorstFirst(rows)
@@ -135,16 +139,11 @@ func progress(s status.Sync) string {
 }
 
 func (r report) print(out output) error {
-	for i, a := range []*answer{r.Primary, r.Replica} {
+	for _, a := range []*answer{r.Primary, r.Replica} {
 		if a == nil || a.Node == nil {
 			continue
 		}
-		header, rows := primaryHeader, primaryRows(*a.Node)
-		if i == 1 {
-			header, rows = replicaHeader, replicaRows(*a.Node)
-		}
-		fmt.Fprintln(out.stdout, headline(a.Address, *a.Node))
-		if err := table(out.stdout, header, rows); err != nil {
+		if err := a.print(out.stdout); err != nil {
 			return err
 		}
 		fmt.Fprintln(out.stdout)
@@ -152,16 +151,65 @@ func (r report) print(out output) error {
 	return nil
 }
 
-func headline(addr string, n status.Node) string {
-	ready := "ready"
-	if !n.Ready {
-		ready = "NOT READY"
+// print prints a node by what it is: its links if it follows, and its slots if it is a primary or others follow it.
+func (a *answer) print(w io.Writer) error {
+	n := *a.Node
+	fmt.Fprintln(w, headline(a.Address, n))
+	for _, line := range aside(n) {
+		fmt.Fprintln(w, "  "+line)
 	}
-	follows := "replication " + n.Replication
 	if n.Role == "replica" {
-		follows = "follows " + n.Replication + " as " + n.Replica
+		if err := table(w, replicaHeader, replicaRows(n)); err != nil {
+			return err
+		}
+		if n = serving(n); len(n.Shards) == 0 {
+			return nil
+		}
+		fmt.Fprintf(w, "  replicas of this replica:\n")
 	}
-	return fmt.Sprintf("%s %s: %s, up %s, %s, %d shards, version %s", n.Role, addr, ready, seconds(n.Uptime, "-"), follows, len(n.Shards), n.Version)
+	return table(w, primaryHeader, primaryRows(n))
+}
+
+// serving is the node with no shards but those that others follow.
+func serving(n status.Node) status.Node {
+	n.Shards = slices.DeleteFunc(slices.Clone(n.Shards), func(s status.Shard) bool { return len(s.Slots) == 0 })
+	return n
+}
+
+func headline(addr string, n status.Node) string {
+	parts := []string{"ready", "up " + seconds(n.Uptime, "-")}
+	if !n.Ready {
+		parts[0] = "NOT READY"
+	}
+	if n.Role == "replica" {
+		parts = append(parts, fmt.Sprintf("follows %s as %s", orDash(n.Primary), n.Replica))
+	}
+	if n.Replication != "" {
+		parts = append(parts, "replication "+n.Replication)
+	}
+	return fmt.Sprintf("%s %s: %s, %d shards, version %s", n.Role, addr, strings.Join(parts, ", "), len(n.Shards), n.Version)
+}
+
+// aside is what there is to say of a node's place and of handovers: lines of their own, where there is anything.
+func aside(n status.Node) (lines []string) {
+	if len(n.Path) > 1 {
+		ids := make([]string, len(n.Path))
+		for i, id := range n.Path {
+			ids[i] = short(id)
+		}
+		lines = append(lines, "chain: "+strings.Join(ids, " > "))
+	}
+	if f := n.Failover; f != nil && (f.Target != "" || f.State != status.FailoverNone) {
+		what := "last handover, to " + f.Target
+		if f.State != status.FailoverNone {
+			what = "HANDOVER to " + f.Target + ", " + f.State
+		}
+		if f.Result != "" {
+			what += ": " + f.Result
+		}
+		lines = append(lines, what+"; writes held for "+millis(f.Hold))
+	}
+	return lines
 }
 
 func table(w io.Writer, header []string, rows []row) error {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 const askTimeout = 10 * time.Second
 
 type statusCommand struct {
-	Primary string `help:"RESP address of the primary." placeholder:"HOST:PORT"`
+	Primary string `help:"RESP address of the primary, or with --replica of the replica that it follows." placeholder:"HOST:PORT"`
 	Replica string `help:"RESP address of the replica." placeholder:"HOST:PORT"`
 	JSON    bool   `help:"Print what the nodes told, as JSON, instead of tables." name:"json"`
 }
@@ -78,7 +79,7 @@ func (c *statusCommand) run(ctx context.Context, out output) int {
 	} else if err := r.print(out); err != nil {
 		return out.complain("%v", err)
 	}
-	faults := append(r.Primary.faults("primary"), r.Replica.faults("replica")...)
+	faults := append(r.Primary.faults(r.above()), r.Replica.faults("replica")...)
 	for _, f := range faults {
 		out.complain("%s", f)
 	}
@@ -86,6 +87,17 @@ func (c *statusCommand) run(ctx context.Context, out output) int {
 		return cli.Failed
 	}
 	return cli.Clean
+}
+
+// above is the role that the node at --primary should have. A replica is in order there when the other one follows it.
+func (r report) above() string {
+	if r.Primary == nil || r.Replica == nil || r.Primary.Node == nil || r.Replica.Node == nil || r.Primary.Node.ID == "" {
+		return "primary"
+	}
+	if path, above := r.Replica.Node.Path, r.Primary.Node; above.ID != r.Replica.Node.ID && slices.Contains(path, above.ID) {
+		return above.Role
+	}
+	return "primary"
 }
 
 // faults lists what is wrong with a node: that it could not be asked, and the errors that it tells about itself.

@@ -115,7 +115,7 @@ func replicaNode() status.Node {
 	syncing := link("syncing", 0, 0, 0)
 	syncing.Sync, syncing.LastResync = &status.Sync{Bytes: 1 << 20, Total: 4 << 20, ETA: -1}, "fullsync:evicted"
 	return status.Node{
-		Role: "replica", Version: "1.2.3", Uptime: 59.5, Replication: "127.0.0.1:16380", Replica: "aaaaaaaa-0000-4000-8000-000000000000",
+		Role: "replica", Version: "1.2.3", Uptime: 59.5, Primary: "127.0.0.1:16380", Replica: "aaaaaaaa-0000-4000-8000-000000000000",
 		Shards: []status.Shard{
 			{Shard: 0, Offset: 4_999_997, Link: link("streaming", 3, 210, 1.25)},
 			{Shard: 1, Offset: 4_909_000, Link: down},
@@ -135,6 +135,45 @@ func TestStatusShowsTheWorstFirst(t *testing.T) {
 	golden(t, "status.txt", stdout)
 	if code != 1 || !strings.Contains(stderr, "primary "+p+": shard 3: log: no space left on device") || !strings.Contains(stderr, "replica "+r+": shard 5: apply:") {
 		t.Errorf("status %d, %q: want 1 and the shards' errors", code, stderr)
+	}
+}
+
+// chainedNode follows a replica and is followed by one: a chain of four.
+func chainedNode() status.Node {
+	n := replicaNode()
+	n.ID = "cccccccc-0000-4000-8000-000000000000"
+	n.Ready, n.Replication = true, "127.0.0.1:17380-17382"
+	n.Path = []string{"11111111-0000-4000-8000-000000000000", "22222222-0000-4000-8000-000000000000", n.ID}
+	n.Failover = &status.Failover{State: status.FailoverNone, Target: "127.0.0.1:18380", Hold: 10_000, Result: "timed out: all is as before"}
+	n.Shards = n.Shards[:3]
+	slots := primaryNode().Shards
+	for i := range n.Shards {
+		n.Shards[i].Log, n.Shards[i].Slots = slots[i].Log, slots[i].Slots
+	}
+	unsettled := *n.Shards[2].Link
+	unsettled.LastResync = "rewind"
+	n.Shards[2].Link, n.Shards[2].Unsettled, n.Shards[2].Rewinds = &unsettled, true, 2
+	return n
+}
+
+// A node that follows and serves shows both sides of it, the worst first on each, and is in order above its own replica.
+func TestStatusOfAChain(t *testing.T) {
+	above, below := chainedNode(), replicaNode()
+	below.ID = "dddddddd-0000-4000-8000-000000000000"
+	below.Path = append(append([]string(nil), above.Path...), below.ID)
+	below.Shards = below.Shards[2:3]
+	below.Failover = &status.Failover{State: status.FailoverWaiting, Target: "127.0.0.1:19380", Hold: 12.5}
+	a, b := serve(t, above), serve(t, below)
+	code, stdout, stderr := run(t, "status", "--primary", a, "--replica", b)
+	golden(t, "status_chain.txt", strings.NewReplacer(a, "ABOVE", b, "BELOW").Replace(stdout))
+	if code != 0 || stderr != "" {
+		t.Errorf("status %d, %q", code, stderr)
+	}
+	// The wrong way round it is in no order.
+	for _, args := range [][]string{{"--primary", b, "--replica", a}, {"--primary", a}, {"--primary", a, "--replica", a}} {
+		if code, _, stderr := run(t, append([]string{"status"}, args...)...); code != 1 || !strings.Contains(stderr, "it is a replica; swap the two addresses") {
+			t.Errorf("%v: status %d, %q", args, code, stderr)
+		}
 	}
 }
 
