@@ -13,8 +13,8 @@ import (
 // Do executes one command for an embedding program. Arguments are strings, byte slices, integers, floats and truth
 // values. The reply is nil, a string, an int64, a float64, a bool, or a []any of replies; an error reply is a
 // [resp.ReplyError], returned as the error at the top level and as an element within an array. Connection commands and
-// transactions need a [Session]. ctx is looked at before the command runs: one that runs is waited for, since it
-// happens in any case.
+// transactions need a [Session]. ctx is looked at before the command runs, and while a write is held (HoldWrites): one
+// that runs is waited for, since it happens in any case.
 func (k *Keyspace) Do(ctx context.Context, args ...any) (any, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -33,6 +33,7 @@ func (k *Keyspace) Do(ctx context.Context, args ...any) (any, error) {
 	s := k.NewSession(nil)
 	defer s.Close()
 	s.Proto = 3
+	s.hold = holdUntil(ctx)
 	var sink memorySink
 	if _, err := s.Exec([][][]byte{argv}, &sink); err != nil {
 		return nil, err

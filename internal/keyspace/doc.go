@@ -27,6 +27,8 @@
 //  5. A session holds at most Options.ReplyBytes of replies, plus what one command replies, plus one value a shard:
 //     parts stop, and go on when what they replied has been sent.
 //  6. EXEC decides about watched keys while it has the shards of all of them in its hands.
+//  7. A write looks at the mode (read-only, held) once more on the loops of its shards, so what was planned in another mode
+//     is refused or held, and a job behind a change of mode is a barrier to all writes of the mode before (gate.go).
 //
 // # Goroutines
 //

@@ -1,6 +1,7 @@
 package keyspace
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,7 +50,7 @@ type Keyspace struct {
 	Stats Stats
 
 	mu struct {
-		sync.Mutex // serialises SetShards, SetReadOnly and SetStale
+		sync.Mutex // serialises changes of set
 		tables     map[*shard.Shard]*watchTable
 	}
 }
@@ -68,7 +69,15 @@ type set struct {
 	shards   []*shard.Shard
 	tables   []*watchTable
 	readOnly bool
+	gate     *gate  // writes wait; or nil
 	stale    string // what reads are answered, "" to serve them
+	tooOld   string // the same, of a replica whose data is older than it may be
+	few      bool   // writes are refused, since too few replicas have them
+}
+
+// selective reports whether there are commands that are refused now.
+func (s *set) selective() bool {
+	return s.readOnly || s.few || s.stale != "" || len(s.shards) == 0
 }
 
 // refusal is why a command is not executed now, or "".
@@ -76,8 +85,12 @@ func (s *set) refusal(c *command.Command) string {
 	switch {
 	case s.readOnly && c.Flags&command.Write != 0:
 		return errReadOnly
+	case s.few && !s.readOnly && c.Flags&command.Write != 0:
+		return errNoReplicas
 	case s.stale != "" && c.Flags&command.Stale == 0:
 		return s.stale
+	case s.tooOld != "" && s.readOnly && c.Flags&command.Stale == 0:
+		return s.tooOld
 	case len(s.shards) == 0 && c.Flags&command.Loading == 0:
 		return errLoading
 	}
@@ -117,13 +130,7 @@ func (k *Keyspace) SetShards(shards []*shard.Shard) {
 }
 
 // SetReadOnly refuses commands that write, as a replica does, or takes them.
-func (k *Keyspace) SetReadOnly(v bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	next := *k.set.Load()
-	next.readOnly = v
-	k.set.Store(&next)
-}
+func (k *Keyspace) SetReadOnly(v bool) { k.change(func(s *set) { s.readOnly = v }) }
 
 // Stale says whether a replica that must not serve old data has any, and why.
 type Stale uint8
@@ -137,10 +144,29 @@ const (
 
 // SetStale refuses reads too, or serves them again.
 func (k *Keyspace) SetStale(v Stale) {
+	text := [...]string{Fresh: "", LinkDown: errMasterDown, Syncing: errLoading}[v]
+	k.change(func(s *set) { s.stale = text })
+}
+
+// SetTooOld refuses reads on a replica whose data is older than limit, which it may be at most, or serves them again if
+// limit is 0. A primary's data is never too old.
+func (k *Keyspace) SetTooOld(limit time.Duration) {
+	k.change(func(s *set) {
+		if s.tooOld = ""; limit > 0 {
+			s.tooOld = fmt.Sprintf(errTooOld, limit)
+		}
+	})
+}
+
+// SetNoReplicas refuses commands that write, as a primary with too few good replicas does, or takes them again.
+func (k *Keyspace) SetNoReplicas(v bool) { k.change(func(s *set) { s.few = v }) }
+
+// change replaces the set by one that f has changed.
+func (k *Keyspace) change(f func(*set)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	next := *k.set.Load()
-	next.stale = [...]string{Fresh: "", LinkDown: errMasterDown, Syncing: errLoading}[v]
+	f(&next)
 	k.set.Store(&next)
 }
 
@@ -150,9 +176,9 @@ func (k *Keyspace) Shards() []*shard.Shard { return k.set.Load().shards }
 // ReadOnly reports whether commands that write are refused.
 func (k *Keyspace) ReadOnly() bool { return k.set.Load().readOnly }
 
-// tick deletes expired keys. Only a primary does: a replica waits for the primary's deletes.
+// tick deletes expired keys. Only a primary does, and not while writes are held: a replica waits for the primary's deletes.
 func (k *Keyspace) tick(t *watchTable, g *shard.Group) {
-	if k.set.Load().readOnly {
+	if s := k.set.Load(); s.readOnly || s.gate != nil {
 		return
 	}
 	k.Stats.Expired.Add(uint64(t.reap(g, k.opts.ReapBudget)))

@@ -63,7 +63,7 @@ func (s *Session) own(c *command.Command, args [][]byte, w *resp.Writer, sink Si
 func (s *Session) across(c *command.Command, args [][]byte, w *resp.Writer) {
 	need := make([]bool, len(s.on.shards))
 	s.addShards(need, c, args)
-	t := &transaction{s: s, steps: []step{{c, args}}, w: w, begun: len(w.Buf), single: true}
+	t := &transaction{s: s, steps: []step{{c, args}}, w: w, begun: len(w.Buf), single: true, writes: c.Flags&command.Write != 0}
 	t.onSeveral(idsOf(need))
 }
 

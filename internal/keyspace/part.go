@@ -23,6 +23,7 @@ type step struct {
 // base <= i < done; the bytes before takenBytes were taken already. Steps before barred that write are answered with
 // failure instead of run.
 type part struct {
+	ks    *Keyspace
 	round *round
 	shard int
 	on    *shard.Shard
@@ -44,6 +45,8 @@ type part struct {
 	groupDone        int
 	groupBytes       int
 	wrote, final     bool
+	readOnly         bool   // the keyspace takes no writes any more
+	held             bool   // stopped before a write, since the gate is closed
 	written          uint64 // offset behind the last group in which this part wrote
 	errors           uint64 // replies that are errors
 	failure          error
@@ -60,6 +63,8 @@ func (p *part) Run(g *shard.Group) bool {
 	tx := txOf(g)
 	p.watch.attach(tx)
 	p.ctx.Bind(tx, &p.out)
+	on := p.ks.set.Load()
+	p.readOnly, p.held = on.readOnly, false
 	for p.final = true; p.done < len(p.steps); p.done++ {
 		if len(p.out.Buf)-p.takenBytes >= p.replyLimit {
 			break // the session sends what there is, then submits the part again
@@ -67,6 +72,10 @@ func (p *part) Run(g *shard.Group) bool {
 		if g.Full() {
 			p.final = false
 			break
+		}
+		if on.gate != nil && p.steps[p.done].cmd.Flags&command.Write != 0 && p.done >= p.barred {
+			p.held = true
+			break // the session waits, then submits the part again
 		}
 		begun := len(p.out.Buf)
 		if !p.step(g, tx, &p.steps[p.done]) {
@@ -86,6 +95,10 @@ func (p *part) step(g *shard.Group, tx *engine.Tx, s *step) bool {
 	if s.cmd.Flags&command.Write != 0 {
 		if p.done < p.barred {
 			p.out.Error(shardErrorText(p.shard, p.failure))
+			return true
+		}
+		if p.readOnly {
+			p.out.Error(errReadOnly)
 			return true
 		}
 		if g.Err != nil {
@@ -135,6 +148,7 @@ func (p *part) Committed(next uint64, err error) {
 		// another try, reads are not.
 		p.failure = err
 		p.failures++
+		p.held = false
 		p.barred = max(p.barred, p.done)
 		p.done, p.out.Buf, p.ends = p.groupDone, p.out.Buf[:p.groupBytes], p.ends[:p.groupDone-p.base]
 		if p.failures > maxFailures {
@@ -166,8 +180,8 @@ func (p *part) rewind() {
 // swapped notes that out.Buf is an empty one.
 func (p *part) swapped() { p.base, p.ends, p.takenBytes = p.done, p.ends[:0], 0 }
 
-// refuse answers all that is left with an error: the shard did not take the part.
-func (p *part) refuse(err error) {
+// fail answers all that is left with an error: the shard did not take the part.
+func (p *part) fail(err error) {
 	for ; p.done < len(p.steps); p.done++ {
 		p.out.Error(shardErrorText(p.shard, err))
 		p.ends = append(p.ends, len(p.out.Buf))
@@ -179,7 +193,7 @@ func (p *part) reset() {
 	clear(p.steps)
 	p.steps, p.ends = p.steps[:0], p.ends[:0]
 	p.done, p.base, p.taken, p.takenBytes = 0, 0, 0, 0
-	p.round, p.on, p.watch = nil, nil, nil
+	p.ks, p.round, p.on, p.watch, p.held = nil, nil, nil, nil, false
 	p.ctx.Args = nil
 	p.failure, p.failures, p.barred = nil, 0, 0
 	p.written, p.errors, p.wrote, p.group = 0, 0, false, 0

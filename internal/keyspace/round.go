@@ -16,6 +16,11 @@ func (s *Session) flush(sink Sink) error {
 		if s.at == len(s.plan) {
 			return nil
 		}
+		if s.heldBack() {
+			if err := s.await(sink); err != nil {
+				return err
+			}
+		}
 	}
 }
 
@@ -37,7 +42,7 @@ func (s *Session) submit() {
 		}
 		p.rewind()
 		if err := p.on.Submit(p); err != nil {
-			p.refuse(err)
+			p.fail(err)
 			s.round.arrive()
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"sync/atomic"
 
 	"github.com/understudy-kv/understudy/internal/command"
-	"github.com/understudy-kv/understudy/internal/engine"
 	"github.com/understudy-kv/understudy/internal/resp"
 )
 
@@ -30,6 +29,7 @@ type Hook interface {
 type Session struct {
 	ks   *Keyspace
 	hook Hook
+	hold func(released <-chan struct{}) error // waits at the gate; nil waits for as long as it is closed
 	// Proto is the protocol version of replies, 2 or 3.
 	Proto int
 
@@ -41,6 +41,7 @@ type Session struct {
 	watchOn *set
 	written []uint64 // by shard: offset behind the session's last write
 	inExec  bool
+	held    bool // the command at hand writes, and has found the gate closed: nothing of it has happened
 
 	round  round
 	on     *set // what the present pipeline runs against
@@ -87,7 +88,11 @@ type entry struct {
 
 // NewSession makes a session that speaks RESP2. hook may be nil: then only the keyspace's own commands exist.
 func (k *Keyspace) NewSession(hook Hook) *Session {
-	return &Session{ks: k, hook: hook, Proto: 2, round: round{ready: make(chan struct{}, 1)}}
+	s := &Session{ks: k, hook: hook, Proto: 2, round: round{ready: make(chan struct{}, 1)}}
+	if w, ok := hook.(Waiter); ok {
+		s.hold = w.Hold
+	}
+	return s
 }
 
 // Close ends the session: its watched keys are given up. It does not wait.
@@ -157,29 +162,39 @@ func (s *Session) slow(c *command.Command, refused string, args [][]byte, sink S
 	if s.reply == ReplySkip {
 		s.reply = ReplyOn
 	}
-	if refused == "" {
-		refused = s.refusal(c)
-	}
-	if refused != "" {
-		s.ks.Stats.Errors.Add(1)
-		s.multi.spoil()
-		s.literal(refused, mute)
-		return false, nil
-	}
-	if s.multi.open && !controls[c.Name] {
-		s.literal(s.multi.push(c, args), mute)
-		return false, nil
-	}
-	if first, _, _ := c.Keys(len(args)); c.Run != nil && first > 0 {
-		if s.route(c, args) {
-			s.plan[len(s.plan)-1].mute = mute
+	for {
+		if refused == "" {
+			refused = s.refusal(c)
+		}
+		if refused != "" {
+			s.ks.Stats.Errors.Add(1)
+			s.multi.spoil()
+			s.literal(refused, mute)
 			return false, nil
 		}
-		// The command concerns several shards as one: everything before it must have happened.
-		return false, s.barrier(sink, mute, func(w *resp.Writer) { s.across(c, args, w) })
+		if s.multi.open && !controls[c.Name] {
+			s.literal(s.multi.push(c, args), mute)
+			return false, nil
+		}
+		run := func(w *resp.Writer) { end = s.own(c, args, w, sink) }
+		if first, _, _ := c.Keys(len(args)); c.Run != nil && first > 0 {
+			if s.route(c, args) {
+				s.plan[len(s.plan)-1].mute = mute
+				return false, nil
+			}
+			// The command concerns several shards as one: everything before it must have happened.
+			run = func(w *resp.Writer) { s.across(c, args, w) }
+		}
+		if err = s.barrier(sink, mute, run); err != nil || !s.held {
+			return end, err
+		}
+		// It found the gate closed. Once it is let go, everything is looked at again: the role may have changed.
+		s.held = false
+		if err = s.await(sink); err != nil {
+			return false, err
+		}
+		s.on = s.ks.set.Load()
 	}
-	err = s.barrier(sink, mute, func(w *resp.Writer) { end = s.own(c, args, w, sink) })
-	return end, err
 }
 
 // refusal is why the command is neither executed nor queued now, or "".
@@ -235,66 +250,4 @@ func (s *Session) literal(text string, mute bool) {
 	}
 	s.lit = w.Buf
 	s.plan = append(s.plan, entry{from: from, to: len(s.lit), mute: mute})
-}
-
-// route plans a command that one shard answers, or that is split among shards. It returns false, and plans nothing, for
-// a command that it must not send on its way: without a key, refused, or on several shards as one.
-func (s *Session) route(c *command.Command, args [][]byte) bool {
-	n := len(s.on.shards)
-	if n == 0 || s.on.readOnly || s.on.stale != "" {
-		if s.on.refusal(c) != "" {
-			return false
-		}
-	}
-	first, last, stride := c.Keys(len(args))
-	if first == 0 {
-		return false
-	}
-	if first == last || n == 1 {
-		id := 0
-		if n > 1 {
-			id = s.shardOf(args[first])
-		}
-		s.single(c, args, id)
-		return true
-	}
-	id := s.shardOf(args[first])
-	for i := first + stride; i <= last; i += stride {
-		if s.shardOf(args[i]) != id {
-			if c.Merge == command.MergeNone {
-				return false
-			}
-			s.split(c, args, first, last, stride)
-			return true
-		}
-	}
-	s.single(c, args, id)
-	return true
-}
-
-func (s *Session) shardOf(key []byte) int {
-	return engine.ShardOf(engine.Slot(key), len(s.on.shards))
-}
-
-func (s *Session) single(c *command.Command, args [][]byte, id int) {
-	p := s.partOf(id)
-	p.steps = append(p.steps, step{c, args})
-	s.plan = append(s.plan, entry{cmd: c, part: p})
-}
-
-// partOf gives the pipeline's part on a shard.
-func (s *Session) partOf(id int) *part {
-	if n := len(s.on.shards); len(s.byID) < n {
-		s.byID = append(s.byID, make([]*part, n-len(s.byID))...)
-	}
-	p := s.byID[id]
-	if p == nil {
-		p = s.ks.part()
-		p.round, p.shard, p.on, p.watch = &s.round, id, s.on.shards[id], s.on.tables[id]
-		p.out.Proto = s.Proto
-		p.replyLimit = max(s.ks.opts.ReplyBytes/len(s.on.shards), 64<<10)
-		s.byID[id] = p
-		s.parts = append(s.parts, p)
-	}
-	return p
 }
