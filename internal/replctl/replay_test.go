@@ -2,16 +2,19 @@ package replctl
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/understudy-kv/understudy/backlog"
 	"github.com/understudy-kv/understudy/internal/client"
+	"github.com/understudy-kv/understudy/internal/eventually"
 	"github.com/understudy-kv/understudy/internal/server"
 )
 
@@ -254,5 +257,74 @@ func TestReplayOfARealNodesLog(t *testing.T) {
 		}
 		to.holds(want)
 		to.stop()
+	}
+}
+
+// The whole story: a replica is promoted while its primary goes on alone. What the old primary has alone is saved when it
+// follows the new one, is listed and shown, and comes back by replay; then both have all of it.
+func TestSurplusOfANodeThatWasLeftBehind(t *testing.T) {
+	m := newMirror(t, 2)
+	a, b := m.primary, m.replica
+	var both, alone []string
+	want := map[string]string{}
+	for i := range 100 {
+		k := fmt.Sprintf("key:%d", i)
+		both, want[k] = append(both, "SET "+k+" v"), "v"
+		if i < 30 {
+			alone, want[k] = append(alone, "SET "+k+" alone"), "alone"
+		}
+	}
+	a.do(both...)
+	if code, stdout, stderr := m.verify(t); code != 0 {
+		t.Fatalf("status %d\n%s%s", code, stdout, stderr)
+	}
+	b.do("REPLICAOF NO ONE", "SET new v")
+	a.do(append(alone, "DEL key:99")...)
+	want["new"] = "v"
+	delete(want, "key:99")
+	host, port, _ := strings.Cut(b.base(), ":")
+	a.do("REPLICAOF " + host + " " + port)
+	follows := func() bool {
+		n, err := askNode(t.Context(), a.field("listen"))
+		if err != nil || n.Role != "replica" || !n.Ready {
+			return false
+		}
+		for _, s := range n.Shards {
+			if s.Link == nil || s.Link.State != "streaming" || s.Unsettled {
+				return false
+			}
+		}
+		return true
+	}
+	eventually.True(t, 20*time.Second, "the old primary follows the new one", follows)
+	dir := filepath.Join(m.dir, "p")
+	code, stdout, stderr := run(t, "surplus", "list", "--data-dir", dir, "--json")
+	mutations := uint64(0)
+	for d := json.NewDecoder(strings.NewReader(stdout)); d.More(); {
+		var s surplusSummary
+		if err := d.Decode(&s); err != nil {
+			t.Fatal(err)
+		}
+		mutations += s.Mutations
+	}
+	if code != 0 || mutations != 31 {
+		t.Errorf("status %d, %d mutations, want 31: %s%s", code, mutations, stdout, stderr)
+	}
+	code, stdout, stderr = run(t, "surplus", "show", "--data-dir", dir)
+	if code != 0 || strings.Count(stdout, " alone\n") != 30 || !strings.Contains(stdout, "\nDEL key:99\n") {
+		t.Errorf("status %d, %s%s", code, stdout, stderr)
+	}
+	code, stdout, stderr = run(t, "surplus", "replay", "--data-dir", dir, "--to", a.field("listen"))
+	if code != 1 || !strings.Contains(stderr, "is a replica, which follows "+b.base()+": give the address of the primary; nothing was sent") {
+		t.Errorf("status %d, %s%s", code, stdout, stderr)
+	}
+	code, stdout, stderr = run(t, "surplus", "replay", "--data-dir", dir, "--to", b.field("listen"))
+	if code != 0 || stderr != "" || !strings.Contains(stdout, "# 30 SET and 1 DEL sent") {
+		t.Errorf("status %d, %s%s", code, stdout, stderr)
+	}
+	b.holds(want)
+	code, stdout, stderr = run(t, "verify", "--primary", b.field("listen"), "--replica", a.field("listen"))
+	if code != 0 || !strings.Contains(stdout, "identical: yes, 2 shards") {
+		t.Errorf("status %d\n%s%s", code, stdout, stderr)
 	}
 }

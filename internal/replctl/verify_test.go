@@ -71,6 +71,17 @@ func (p *program) field(name string) string {
 	return ""
 }
 
+// base is where replicas of the program's node connect. A new replica's ready line does not have it yet.
+func (p *program) base() string {
+	p.t.Helper()
+	n, err := askNode(p.t.Context(), p.field("listen"))
+	if err != nil || n.Replication == "" {
+		p.t.Fatalf("no replication ports: %v", err)
+	}
+	base, _, _ := strings.Cut(n.Replication, "-")
+	return base
+}
+
 func (p *program) stop() {
 	p.cancel()
 	p.done.Wait()
@@ -92,9 +103,9 @@ func newMirror(t *testing.T, shards int) *mirror {
 	return m
 }
 
+// startReplica starts a replica of m.primary, which may be a replica itself.
 func (m *mirror) startReplica(t *testing.T) {
-	base, _, _ := strings.Cut(m.primary.field("replication"), "-")
-	m.replica = launch(t, server.RunReplica, "--data-dir", filepath.Join(m.dir, "r"), "--primary", base)
+	m.replica = launch(t, server.RunReplica, "--data-dir", filepath.Join(m.dir, "r"), "--primary", m.primary.base())
 	eventually.True(t, 20*time.Second, "the replica streams", func() bool {
 		n, err := askNode(t.Context(), m.replica.field("listen"))
 		if err != nil || !n.Ready {
@@ -129,6 +140,42 @@ func (m *mirror) write(t *testing.T, commands ...[]string) {
 	}
 }
 
+// writer writes to the primary until stop is called, and returns once it is at it.
+func (m *mirror) writer(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	c, err := client.Dial(ctx, m.primary.field("listen"))
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	var writer sync.WaitGroup
+	begun := make(chan struct{})
+	// The writer ends when the test is done with it: stop waits for it.
+	writer.Go(func() {
+		defer c.Close()
+		for n := 0; ctx.Err() == nil; n++ {
+			for i := range 100 {
+				c.Queue("SET", fmt.Sprintf("key:%d", (n*100+i)%30_000), fmt.Sprint(n), "EX", "1000")
+			}
+			if c.Flush(nil) != nil {
+				return
+			}
+			if n == 100 {
+				close(begun)
+			}
+		}
+	})
+	stop = func() { cancel(); writer.Wait() }
+	t.Cleanup(stop)
+	select {
+	case <-begun:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the writer did not begin")
+	}
+	return stop
+}
+
 // tamper changes the replica's data behind the system's back, while the replica is stopped. The position stays.
 func (m *mirror) tamper(t *testing.T, shard int, change func(b *pebble.Batch) error) {
 	t.Helper()
@@ -154,37 +201,14 @@ func (silent) Fatalf(string, ...any) {}
 
 func TestVerifyUnderWritesFindsNoDifference(t *testing.T) {
 	m := newMirror(t, 2)
-	ctx, cancel := context.WithCancel(t.Context())
-	c, err := client.Dial(ctx, m.primary.field("listen"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	var writer sync.WaitGroup
-	begun := make(chan struct{})
-	// The writer ends when the test is done with it, which waits for it.
-	writer.Go(func() {
-		for n := 0; ctx.Err() == nil; n++ {
-			for i := range 100 {
-				c.Queue("SET", fmt.Sprintf("key:%d", (n*100+i)%30_000), fmt.Sprint(n), "EX", "1000")
-			}
-			if c.Flush(nil) != nil {
-				return
-			}
-			if n == 100 {
-				close(begun)
-			}
-		}
-	})
-	<-begun
+	stop := m.writer(t)
 	for range 3 {
 		code, stdout, stderr := m.verify(t)
 		if code != 0 || stderr != "" || !strings.Contains(stdout, "identical: yes, 2 shards") {
 			t.Errorf("status %d\n%s%s", code, stdout, stderr)
 		}
 	}
-	cancel()
-	writer.Wait()
+	stop()
 }
 
 // Two replicas of one primary are compared at a position of both, whichever is ahead.
@@ -192,24 +216,7 @@ func TestVerifyOfTwoReplicas(t *testing.T) {
 	m := newMirror(t, 2)
 	beside := mirror{primary: m.primary, dir: t.TempDir()}
 	beside.startReplica(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	c, err := client.Dial(ctx, m.primary.field("listen"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	var writer sync.WaitGroup
-	// The writer ends when the test is done with it, which waits for it.
-	writer.Go(func() {
-		for n := 0; ctx.Err() == nil; n++ {
-			for i := range 100 {
-				c.Queue("SET", fmt.Sprintf("key:%d", (n*100+i)%10_000), fmt.Sprint(n))
-			}
-			if c.Flush(nil) != nil {
-				return
-			}
-		}
-	})
+	stop := m.writer(t)
 	a, b := m.replica.field("listen"), beside.replica.field("listen")
 	for range 5 {
 		for _, pair := range [][]string{{a, b}, {b, a}} {
@@ -219,11 +226,30 @@ func TestVerifyOfTwoReplicas(t *testing.T) {
 			}
 		}
 	}
-	cancel()
-	writer.Wait()
+	stop()
 	code, _, stderr := run(t, "verify", "--primary", a, "--replica", a)
 	if code != 1 || !strings.Contains(stderr, "are one node") {
 		t.Errorf("status %d, %q", code, stderr)
+	}
+}
+
+// A chain of three: each is compared with each that it follows, also over one between.
+func TestVerifyOfAChain(t *testing.T) {
+	m := newMirror(t, 2)
+	last := mirror{primary: m.replica, dir: t.TempDir()}
+	last.startReplica(t)
+	stop := m.writer(t)
+	a, b, c := m.primary.field("listen"), m.replica.field("listen"), last.replica.field("listen")
+	for _, pair := range [][]string{{a, c}, {b, c}, {c, b}, {a, b}} {
+		code, stdout, stderr := run(t, "verify", "--primary", pair[0], "--replica", pair[1])
+		if code != 0 || stderr != "" || !strings.Contains(stdout, "identical: yes, 2 shards") {
+			t.Errorf("status %d\n%s%s", code, stdout, stderr)
+		}
+	}
+	stop()
+	code, stdout, stderr := run(t, "status", "--primary", b, "--replica", c)
+	if code != 0 || strings.Count(stdout, " streaming ") != 4 || strings.Count(stdout, " online ") != 2 || strings.Count(stdout, "  chain: ") != 2 {
+		t.Errorf("status %d\n%s%s", code, stdout, stderr)
 	}
 }
 
