@@ -7,6 +7,8 @@ import (
 	"net"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/understudy-kv/understudy/backlog"
 	"github.com/understudy-kv/understudy/slottable"
 	"github.com/understudy-kv/understudy/wire"
@@ -23,7 +25,7 @@ func (s *Server) serve(p *port, conn net.Conn) {
 		return
 	}
 	l := newLink(conn)
-	h, v, err := readHello(l)
+	h, t, v, err := readHello(l)
 	p.pending.remove(conn)
 	log := s.log.With("shard", p.ID(), "address", conn.RemoteAddr().String())
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
@@ -36,6 +38,10 @@ func (s *Server) serve(p *port, conn net.Conn) {
 	}
 	if err := tune(conn); err != nil {
 		log.Warn("TCP_USER_TIMEOUT could not be set", "error", err)
+	}
+	if t != nil {
+		s.takeover(l, *t, log)
+		return
 	}
 	o := &opening{verdict: v}
 	if v.Code == "" {
@@ -54,15 +60,35 @@ func (s *Server) serve(p *port, conn net.Conn) {
 	newSession(s, p, l, h, o, log).run()
 }
 
-// readHello reads the HELLO, and nothing else. A HELLO that cannot be understood gets a verdict; what is not even one
-// gets no answer.
-func readHello(l *link) (h wire.Hello, v Verdict, err error) {
+// takeover answers a request to take over, which is all that its connection is for.
+func (s *Server) takeover(l *link, t wire.Takeover, log hclog.Logger) {
+	reply := wire.TakeoverReply{ID: t.ID, Outcome: wire.OutcomeRefused}
+	if err := s.opts.Authenticate(t.User, t.Password); err != nil {
+		reply.Text = fmt.Sprintf("%s: %v", wire.CodeAuth, err)
+	} else if t.Cluster != s.opts.Cluster {
+		reply.Text = fmt.Sprintf("%s: this node belongs to cluster %q, the sender to %q", wire.CodeCluster, s.opts.Cluster, t.Cluster)
+	} else {
+		reply = s.opts.Takeover(s.ctx, t)
+	}
+	log.Info("answered a handover", "handover", t.ID, "node", t.Node, "outcome", reply.Outcome, "reason", reply.Text)
+	if err := l.write(wire.AppendTakeoverReply(nil, reply)); err != nil {
+		log.Debug("the answer was not sent", "error", err)
+	}
+}
+
+// readHello reads the HELLO, or a TAKEOVER, and nothing else. A HELLO that cannot be understood gets a verdict; what is not
+// even one gets no answer.
+func readHello(l *link) (h wire.Hello, t *wire.Takeover, v Verdict, err error) {
 	f, err := l.read(helloLimit, time.Now().Add(HandshakeTimeout))
 	if err != nil {
-		return h, v, err
+		return h, nil, v, err
+	}
+	if f.Kind == wire.KindTakeover {
+		asked, err := wire.ParseTakeover(f.Payload)
+		return h, &asked, v, err
 	}
 	if f.Kind != wire.KindHello {
-		return h, v, fmt.Errorf("%w: it began with a %s frame", errProtocol, f.Kind)
+		return h, nil, v, fmt.Errorf("%w: it began with a %s frame", errProtocol, f.Kind)
 	}
 	h, err = wire.ParseHello(f.Payload)
 	if err != nil {
@@ -70,9 +96,9 @@ func readHello(l *link) (h wire.Hello, v Verdict, err error) {
 		if h.Version != wire.Version {
 			code = wire.CodeVersion
 		}
-		return h, refuse(code, "this primary speaks protocol version %d and cannot read the HELLO of version %d: %v", wire.Version, h.Version, err), nil
+		return h, nil, refuse(code, "this primary speaks protocol version %d and cannot read the HELLO of version %d: %v", wire.Version, h.Version, err), nil
 	}
-	return h, v, nil
+	return h, nil, v, nil
 }
 
 // opening is an accepted handshake, or a refused one.
@@ -135,7 +161,7 @@ func (o *opening) closeReader() {
 // made again.
 func (s *Server) attach(p *port, h wire.Hello, o *opening, address string) bool {
 	a := slottable.Attachment{
-		Shard: p.ID(), Replica: h.Replica, Nonce: h.Nonce, Address: address, Announce: h.Announce,
+		Shard: p.ID(), Replica: h.Replica, Nonce: h.Nonce, Address: address, Announce: h.Announce, AnnounceBase: h.AnnounceBase,
 		Start: o.verdict.Position.Offset, Syncing: o.verdict.Action == FullSync,
 	}
 	if a.Syncing {

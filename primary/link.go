@@ -142,9 +142,9 @@ func (l *link) end() {
 	l.conn.SetWriteDeadline(time.Now().Add(byeTimeout)) // fails only on a closed connection
 }
 
-// helloLimit admits only a HELLO, of a size that needs no trust.
+// helloLimit admits only a HELLO or a TAKEOVER, of a size that needs no trust.
 func helloLimit(k wire.Kind) uint32 {
-	if k == wire.KindHello {
+	if k == wire.KindHello || k == wire.KindTakeover {
 		return wire.MaxHandshake
 	}
 	return 0

@@ -1,6 +1,7 @@
 package primary
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -53,6 +54,9 @@ type ServerOptions struct {
 	Streaming func() bool
 	// Announce is where clients reach this node, "host:port", as replicas are told. Default: they are not told.
 	Announce func() string
+	// Takeover answers a primary that hands its role over to this node; it may take as long as a promotion. Default: no
+	// handover is accepted.
+	Takeover func(context.Context, wire.Takeover) wire.TakeoverReply
 	// Authenticate tells why credentials are no good. Default: everybody may replicate.
 	Authenticate func(user string, password []byte) error
 	// Limits tells a log's bounds in bytes, for status and forecasts. Default: not known, shown as 0.
@@ -84,6 +88,11 @@ func (o *ServerOptions) EnsureDefaults() {
 	}
 	if o.Announce == nil {
 		o.Announce = func() string { return "" }
+	}
+	if o.Takeover == nil {
+		o.Takeover = func(_ context.Context, t wire.Takeover) wire.TakeoverReply {
+			return wire.TakeoverReply{ID: t.ID, Outcome: wire.OutcomeRefused, Text: "this node plays one role only"}
+		}
 	}
 	if o.Authenticate == nil {
 		o.Authenticate = func(string, []byte) error { return nil }

@@ -67,6 +67,7 @@ func (s *Server) slotStatus(slot *slottable.Slot, c *session, log *backlog.Log, 
 		Received: slot.Ack.Received, Applied: slot.Ack.Applied, Durable: slot.Ack.Durable, Sent: slot.Sent,
 		LastAckAge: (now - slot.Seen).Seconds(), ReapedIn: -1, SecondsLeft: -1,
 	}
+	out.AnnounceBase = slot.AnnounceBase
 	if slot.Announce != "" {
 		out.Address = slot.Announce
 	}

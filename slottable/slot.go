@@ -27,6 +27,8 @@ type Slot struct {
 	Nonce    wire.ID // of the process that is or was attached; zero after a restart of the primary
 	Address  string  // where the connection came from
 	Announce string  // where the replica says that it can be reached; may be empty
+	// AnnounceBase is where it serves replicas of its own, as long as it is attached; may be empty.
+	AnnounceBase string
 
 	Session  Session       // zero while detached
 	Detached time.Duration // when the last session ended; meaningless while attached

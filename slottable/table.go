@@ -67,6 +67,7 @@ type Attachment struct {
 	Shard             int
 	Replica, Nonce    wire.ID
 	Address, Announce string
+	AnnounceBase      string // the replica's own replication ports
 	// Start is where the stream will begin: the replica has everything before it. In a full sync it is any offset that
 	// is not beyond the snapshot's, which [Table.Sync] then tells.
 	Start   uint64
@@ -97,7 +98,7 @@ func (t *Table) Attach(a Attachment, now time.Duration) (opened, replaced Sessio
 	replaced = s.Session
 	delete(t.sessions, replaced)
 	t.last++
-	s.Session, s.Nonce, s.Address, s.Announce, s.Seen = t.last, a.Nonce, a.Address, a.Announce, now
+	s.Session, s.Nonce, s.Address, s.Announce, s.AnnounceBase, s.Seen = t.last, a.Nonce, a.Address, a.Announce, a.AnnounceBase, now
 	t.sessions[s.Session] = s
 	if s.Generation != sh.generation || a.Syncing {
 		s.void()

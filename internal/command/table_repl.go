@@ -3,6 +3,7 @@ package command
 // replCommands are the commands about replication: Redis's, then our own. Ours take no subcommands in the table, so that
 // a verb's handler parses its own words.
 var replCommands = []Command{
+	{Name: "failover", Arity: -1, Flags: Admin | NoScript | Stale},
 	{Name: "replicaof", Arity: 3, Flags: Admin | NoScript | Stale | NoAsyncLoading},
 	{Name: "role", Arity: 1, Flags: NoScript | Loading | Stale | Fast, Extra: admins | Dangerous},
 	{Name: "slaveof", Arity: 3, Flags: Admin | NoScript | Stale | NoAsyncLoading},

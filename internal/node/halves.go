@@ -45,7 +45,9 @@ type ServeEnv struct {
 	Following func() bool      // it follows another node
 	Streaming func() bool      // ... and hears everything from it
 	Announce  func() string    // where clients reach this node
-	Logger    hclog.Logger
+	// Takeover answers a primary that hands its role over to this node.
+	Takeover func(context.Context, wire.Takeover) wire.TakeoverReply
+	Logger   hclog.Logger
 }
 
 // ServeFunc starts the serving half; primary.Serve makes one.

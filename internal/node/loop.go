@@ -32,24 +32,12 @@ func (n *Node) checkLoop(ctx context.Context, address string) error {
 }
 
 func (n *Node) ask(ctx context.Context, address string) (wire.Code, string, error) {
-	conn, err := n.opts.Dial(ctx, address)
-	if err != nil {
-		return "", "", err
-	}
-	defer conn.Close()
-	deadline, _ := ctx.Deadline()
-	if err := conn.SetDeadline(deadline); err != nil {
-		return "", "", err
-	}
 	nonce := n.data.store.Nonce()
 	hello := wire.Hello{
 		Version: wire.Version, Replica: n.opts.ReplicaID, Nonce: nonce, Node: n.ID(), Cluster: n.opts.Cluster,
 		User: n.opts.User, Password: n.opts.Password, Shard: math.MaxUint32,
 	}
-	if _, err := conn.Write(wire.AppendHello(nil, hello)); err != nil {
-		return "", "", err
-	}
-	f, err := readFrame(conn)
+	f, err := n.exchange(ctx, address, wire.AppendHello(nil, hello))
 	if err != nil {
 		return "", "", err
 	}
@@ -58,6 +46,23 @@ func (n *Node) ask(ctx context.Context, address string) (wire.Code, string, erro
 	}
 	r, err := wire.ParseRefusal(f.Kind, f.Payload)
 	return r.Code, r.Text, err
+}
+
+// exchange sends a frame on a connection of its own and returns the first frame that comes back. ctx must have a deadline.
+func (n *Node) exchange(ctx context.Context, address string, frame []byte) (wire.Frame, error) {
+	conn, err := n.opts.Dial(ctx, address)
+	if err != nil {
+		return wire.Frame{}, err
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return wire.Frame{}, err
+	}
+	if _, err := conn.Write(frame); err != nil {
+		return wire.Frame{}, err
+	}
+	return readFrame(conn)
 }
 
 // answerLimit bounds an answer, in bytes.

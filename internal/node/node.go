@@ -13,6 +13,7 @@ import (
 	"github.com/understudy-kv/understudy/internal/engine"
 	"github.com/understudy-kv/understudy/internal/keyspace"
 	"github.com/understudy-kv/understudy/internal/shard"
+	"github.com/understudy-kv/understudy/internal/status"
 	"github.com/understudy-kv/understudy/internal/store"
 	"github.com/understudy-kv/understudy/wire"
 )
@@ -48,7 +49,9 @@ type Node struct {
 		unserved error          // why a data set is not served to replicas
 		closed   bool
 
-		keep, disk int64 // the backlog's limits
+		keep, disk int64            // the backlog's limits
+		running    *failover        // nil while no handover runs
+		failover   *status.Failover // the last or running one, nil before the first
 		stale      keyspace.Stale
 	}
 }
@@ -84,6 +87,9 @@ func Open(o Options) (_ *Node, err error) {
 	}
 	if n.keyspace != nil {
 		n.keyspace.SetReadOnly(role != store.Primary)
+	}
+	if err := n.choosePorts(); err != nil {
+		return nil, err
 	}
 	n.setShards(n.data.store.Shards())
 	if err := n.unserved(); err != nil && role == store.Primary {
@@ -238,12 +244,14 @@ func (n *Node) WaitCaughtUp(ctx context.Context) error {
 // tells what could not be stopped cleanly: the next start replays the log. It may be called more than once.
 func (n *Node) Close() (err error) {
 	n.once.Do(func() {
+		n.mu.Lock()
+		n.mu.closed = true // before the wait: a handover that ends now leaves the role as it is on disk
+		n.mu.Unlock()
 		close(n.quit)
 		n.done.Wait()
 		n.roleMu.Lock()
 		defer n.roleMu.Unlock()
 		n.mu.Lock()
-		n.mu.closed = true
 		follower := n.mu.follower
 		n.mu.Unlock()
 		var errs []error

@@ -27,6 +27,9 @@ var (
 func (n *Node) Promote(_ context.Context, force bool) error {
 	n.roleMu.Lock()
 	defer n.roleMu.Unlock()
+	if n.handingOver() {
+		return fmt.Errorf("%w: FAILOVER ABORT ends it", ErrFailoverRunning)
+	}
 	return n.promote(force, func() error { return n.data.store.SetRole(store.Primary, "") })
 }
 
@@ -125,6 +128,8 @@ func (n *Node) Follow(ctx context.Context, address string) (already bool, err er
 	switch {
 	case n.isClosed():
 		return false, ErrClosed
+	case n.handingOver():
+		return false, fmt.Errorf("%w: FAILOVER ABORT ends it", ErrFailoverRunning)
 	case n.opts.Follow == nil:
 		return false, fmt.Errorf("%w: a node without a following half cannot be a replica; set Options.Follow to replica.Follow", ErrOneRole)
 	case n.Role() == store.Replica && n.Primary() == address:
@@ -200,6 +205,12 @@ func (n *Node) forget(f Follower) {
 	if err := f.Discard(); err != nil {
 		n.opts.Logger.Warn("what was staged for a full sync could not be removed", "error", err)
 	}
+}
+
+func (n *Node) handingOver() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mu.running != nil
 }
 
 func (n *Node) isClosed() bool {

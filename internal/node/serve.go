@@ -29,7 +29,7 @@ func (n *Node) serveShards(shards []*shard.Shard) error {
 		Shards: shards, Listeners: listeners, Node: n.ID(), Cluster: n.opts.Cluster, Format: n.opts.Format, FS: n.opts.FS,
 		Dir: n.opts.Dir, Limits: n.limits, Path: n.Path, Following: func() bool { return n.Role() == store.Replica },
 		Streaming: func() bool { f := n.Follower(); return f == nil || f.Streaming() },
-		Announce:  func() string { return n.opts.Announce }, Logger: n.opts.Logger.Named("replication"),
+		Announce:  func() string { return n.opts.Announce }, Takeover: n.takenOver, Logger: n.opts.Logger.Named("replication"),
 	})
 	if err != nil {
 		return errors.Join(err, closeAll(listeners))
@@ -60,10 +60,15 @@ func (n *Node) listen(count int) ([]net.Listener, error) {
 		return Listen(host, n.opts.ReplicationPortBase, count)
 	}
 	var last error
-	for range 10 {
-		base, err := ports.Free(host, count)
-		if err != nil {
-			return nil, err
+	for try := range 10 {
+		n.mu.Lock()
+		base := n.mu.base
+		n.mu.Unlock()
+		if base == 0 || try > 0 {
+			var err error
+			if base, err = ports.Free(host, count); err != nil {
+				return nil, err
+			}
 		}
 		listeners, err := Listen(host, base, count)
 		if err == nil {
@@ -75,6 +80,23 @@ func (n *Node) listen(count int) ([]net.Listener, error) {
 		last = err
 	}
 	return nil, last
+}
+
+// likelyShards is for how many shards a replica that does not know yet looks for free ports.
+const likelyShards = 16
+
+// choosePorts looks for a free range before the shard count is known: the first HELLO tells where this node serves
+// replicas, and shards are learned from its answer.
+func (n *Node) choosePorts() error {
+	if n.mu.base != 0 || n.opts.Serve == nil || n.opts.Listen != nil {
+		return nil
+	}
+	base, err := ports.Free(n.opts.ReplicationListen, likelyShards)
+	if err != nil {
+		return err
+	}
+	n.mu.base = base
+	return nil
 }
 
 // Listen opens the replication ports of n shards at host: shard i listens on base + i. Either all are open or none.

@@ -45,10 +45,18 @@ func (n *Node) Status() status.Node {
 	n.refresh()
 	n.mu.Lock()
 	role, primary, follower, shown := n.mu.role, n.mu.primary, n.mu.follower, n.mu.shown
+	var handover *status.Failover
+	if n.mu.failover != nil {
+		copied := *n.mu.failover
+		if n.mu.running != nil && copied.Hold == 0 {
+			copied.Hold = float64(time.Since(n.mu.running.began).Microseconds()) / 1000
+		}
+		handover = &copied
+	}
 	n.mu.Unlock()
 	out := status.Node{
 		Role: string(role), ID: n.ID().String(), Version: version.String(), Uptime: time.Since(n.started).Seconds(),
-		Replication: n.replicationRange(), Primary: primary, Cluster: n.opts.Cluster, Ready: shown,
+		Replication: n.replicationRange(), Primary: primary, Cluster: n.opts.Cluster, Ready: shown, Failover: handover,
 	}
 	for _, id := range n.Path() {
 		out.Path = append(out.Path, id.String())

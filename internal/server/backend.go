@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"github.com/understudy-kv/understudy/internal/status"
 )
@@ -36,6 +37,10 @@ type Backend interface {
 	Follow(ctx context.Context, host string, port int) (already bool, err error)
 	// Promote makes the node a primary; with force, even if its shards' data is not of one age.
 	Promote(ctx context.Context, force bool) error
+	// Failover begins to hand the role over to the replica at the address, or to the first that has everything; with
+	// force, also to one that lacks something when the time is up. AbortFailover ends it. Status tells how it went.
+	Failover(ctx context.Context, address string, limit time.Duration, force bool) error
+	AbortFailover() error
 	// Wait returns how many distinct replica ids have acked, at the level, everything before written[i] on every
 	// shard i, as soon as that is at least replicas or ctx ends. An entry of 0 asks nothing of its shard. Acks of
 	// other generations and of slots without a live session do not count (pitfall 11).

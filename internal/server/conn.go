@@ -220,7 +220,7 @@ func init() {
 	verbs = map[string]func(*call){
 		"ping": ping, "echo": echo, "hello": hello, "auth": auth, "select": selectDB, "quit": quit, "reset": reset,
 		"time": timeNow, "client": client, "command": describe, "config": configVerb, "info": info, "role": role,
-		"wait": wait, "waitaof": waitAOF, "replicaof": replicaOf, "repl.promote": replPromote, "slaveof": replicaOf, "shutdown": shutdown,
+		"wait": wait, "waitaof": waitAOF, "failover": failover, "replicaof": replicaOf, "repl.promote": replPromote, "slaveof": replicaOf, "shutdown": shutdown,
 		"repl.slots": replSlots, "repl.slot": replSlot, "repl.status": replStatus, "repl.snapshot": replSnapshot,
 	}
 }

@@ -73,6 +73,21 @@ func (f *fakeBackend) Promote(_ context.Context, force bool) error {
 	f.node.Role = RolePrimary
 	return nil
 }
+func (f *fakeBackend) Failover(_ context.Context, address string, limit time.Duration, force bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.node.Failover = &status.Failover{State: status.FailoverWaiting, Target: fmt.Sprint(address, " ", limit, " ", force)}
+	return nil
+}
+func (f *fakeBackend) AbortFailover() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.node.Failover == nil {
+		return errors.New("No failover in progress.")
+	}
+	f.node.Failover = nil
+	return nil
+}
 func (f *fakeBackend) Params() []Param { return []Param{fixed("reconnect-window", "60")} }
 func (f *fakeBackend) DropSlot(id string) (int, error) {
 	if id != "known" {

@@ -57,7 +57,11 @@ func (s *Server) infoReplication(r *report) {
 		held += uint64(sh.Log.MemoryBytes)
 		length += sh.Log.Next - min(sh.Log.Oldest, sh.Log.Next)
 	}
-	r.add("master_failover_state", "no-failover")
+	state := status.FailoverNone
+	if n.Failover != nil {
+		state = n.Failover.State
+	}
+	r.add("master_failover_state", state)
 	r.add("master_replid", replID(&n))
 	r.add("master_replid2", strings.Repeat("0", 40))
 	r.add("master_repl_offset", offsets(&n))
@@ -144,6 +148,13 @@ func (s *Server) infoShards(r *report, n *status.Node) {
 	r.add("repl_resumes", resumes)
 	byName(r, "repl_full_syncs_", full)
 	byName(r, "repl_refusals_", refusals)
+	if f := n.Failover; f != nil {
+		r.add("repl_failover_target", f.Target)
+		r.add("repl_failover_hold_ms", fmt.Sprintf("%.1f", f.Hold))
+		if f.Result != "" {
+			r.add("repl_failover_result", strings.ReplaceAll(f.Result, "\n", "; "))
+		}
+	}
 	s.infoLag(r, n)
 	for _, sh := range n.Shards {
 		line := fmt.Sprintf("position=%s,oldest=%d,memory_first=%d,durable=%d,log_bytes=%d,seconds_retained=%.0f",

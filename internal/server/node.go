@@ -123,6 +123,10 @@ func (b *backend) Follow(ctx context.Context, host string, port int) (already bo
 	return b.Node.Follow(ctx, net.JoinHostPort(host, strconv.Itoa(port)))
 }
 
+func (b *backend) Failover(ctx context.Context, address string, limit time.Duration, force bool) error {
+	return b.Node.Failover(ctx, node.FailoverRequest{Target: address, Timeout: limit, Force: force})
+}
+
 func (b *backend) Wait(ctx context.Context, written []uint64, replicas int, level AckLevel) int {
 	at := slottable.Applied
 	if level == AckDurable {

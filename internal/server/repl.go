@@ -206,11 +206,7 @@ func replPromote(c *call) {
 func (c *call) promote(force bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), roleLimit)
 	defer cancel()
-	if err := c.s.backend.Promote(ctx, force); err != nil {
-		c.w.Error("ERR " + oneLine(err))
-		return
-	}
-	c.w.OK()
+	c.answer(c.s.backend.Promote(ctx, force))
 }
 
 // replicaOf is REPLICAOF host port, where port is the other node's replication port base, and REPLICAOF NO ONE.
