@@ -353,3 +353,23 @@ func TestOneRole(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Pitfall 7: a replica of a replica does not stay attached while its parent goes to another history. It ends with that
+// history too, and never with a mix.
+func TestChainedReplicaLeavesWithItsParent(t *testing.T) {
+	p, q := openNode(t, "p", ""), openNode(t, "q", "")
+	a := openNode(t, "a", p.ReplicationAddr())
+	c := openNode(t, "c", a.ready())
+	p.fill("p", 60)
+	q.fill("q", 40)
+	same(t, p, a, c)
+	a.follow(q.ReplicationAddr())
+	q.fill("later", 10)
+	same(t, q, a, c)
+	if got := c.do("DBSIZE"); got != int64(50) {
+		t.Errorf("the chained replica has %v keys, want the 50 of the other history", got)
+	}
+	if v := c.do("GET", "p1"); v != nil {
+		t.Errorf("the chained replica still has %v of the history before", v)
+	}
+}
