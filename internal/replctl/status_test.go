@@ -41,7 +41,10 @@ func golden(t *testing.T, name, got string) {
 }
 
 // serve answers REPL.STATUS with the node until the test ends.
-func serve(t *testing.T, n status.Node) string {
+func serve(t *testing.T, n status.Node) string { return serveWith(t, n, nil) }
+
+// serveWith is serve that also gives the replies to other commands, by their names.
+func serveWith(t *testing.T, n status.Node, replies map[string]string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -64,6 +67,8 @@ func serve(t *testing.T, n status.Node) string {
 				for s := bufio.NewScanner(c); s.Scan(); {
 					if s.Text() == "REPL.STATUS" {
 						fmt.Fprintf(c, "$%d\r\n%s\r\n", len(body), body)
+					} else if reply := replies[s.Text()]; reply != "" {
+						fmt.Fprintf(c, "%s\r\n", reply)
 					}
 				}
 				c.Close()
