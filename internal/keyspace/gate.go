@@ -60,7 +60,7 @@ func (k *Keyspace) Quiesce(ctx context.Context) error {
 	shards := k.Shards()
 	barriers := make([]*call, len(shards))
 	for i, on := range shards {
-		barriers[i] = &call{result: make(chan outcome, 1), run: func(*shard.Group) bool { return true }}
+		barriers[i] = &call{on: on, result: make(chan outcome, 1), run: func(*shard.Group) bool { return true }}
 		if err := on.Submit(barriers[i]); err != nil {
 			return fmt.Errorf("shard %d: %w", i, err)
 		}

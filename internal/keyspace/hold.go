@@ -4,6 +4,7 @@ import (
 	"github.com/understudy-kv/understudy/internal/command"
 	"github.com/understudy-kv/understudy/internal/engine"
 	"github.com/understudy-kv/understudy/internal/shard"
+	"github.com/understudy-kv/understudy/wire"
 )
 
 // grip is one shard at the disposal of a command or transaction: nothing else runs there meanwhile. What is written
@@ -36,8 +37,8 @@ type hold struct {
 
 // outcome is what became of the group that a job wrote in.
 type outcome struct {
-	next uint64
-	err  error
+	at  wire.Position // behind the group
+	err error
 }
 
 func (h *hold) Run(g *shard.Group) bool {
@@ -53,7 +54,7 @@ func (h *hold) Run(g *shard.Group) bool {
 
 func (h *hold) Committed(next uint64, err error) {
 	if h.held {
-		h.result <- outcome{next, err}
+		h.result <- outcome{behind(h.on, next), err}
 	}
 }
 
@@ -91,14 +92,19 @@ func (s *Session) letGo(holds []*hold) (id int, err error) {
 			id, err = h.id, o.err
 		}
 		if o.err == nil && h.wrote {
-			s.noteWritten(h.id, o.next)
+			s.noteWritten(h.id, o.at)
 		}
 	}
 	return id, err
 }
 
+// behind is the position that a group ends at. On the shard's loop it is exact: its generation is the one that the group was
+// written in.
+func behind(on *shard.Shard, next uint64) wire.Position { return on.Lineage().At(next) }
+
 // call is a shard.Job that runs a function on the loop, within a group.
 type call struct {
+	on     *shard.Shard
 	run    func(g *shard.Group) (done bool)
 	result chan outcome // capacity 1
 	done   bool
@@ -111,13 +117,13 @@ func (c *call) Run(g *shard.Group) bool {
 
 func (c *call) Committed(next uint64, err error) {
 	if c.done {
-		c.result <- outcome{next, err}
+		c.result <- outcome{behind(c.on, next), err}
 	}
 }
 
 // onLoop runs f on the shard's loop and waits until its group is committed.
 func onLoop(on *shard.Shard, f func(g *shard.Group) bool) outcome {
-	c := &call{run: f, result: make(chan outcome, 1)}
+	c := &call{on: on, run: f, result: make(chan outcome, 1)}
 	if err := on.Submit(c); err != nil {
 		return outcome{err: err}
 	}

@@ -45,10 +45,10 @@ type part struct {
 	groupDone        int
 	groupBytes       int
 	wrote, final     bool
-	readOnly         bool   // the keyspace takes no writes any more
-	held             bool   // stopped before a write, since the gate is closed
-	written          uint64 // offset behind the last group in which this part wrote
-	errors           uint64 // replies that are errors
+	readOnly         bool          // the keyspace takes no writes any more
+	held             bool          // stopped before a write, since the gate is closed
+	written          wire.Position // behind the last group in which this part wrote
+	errors           uint64        // replies that are errors
 	failure          error
 	failures, barred int
 }
@@ -158,7 +158,7 @@ func (p *part) Committed(next uint64, err error) {
 			}
 		}
 	case p.wrote:
-		p.written = next
+		p.written = behind(p.on, next)
 	}
 	if p.final {
 		p.round.arrive()
@@ -196,7 +196,7 @@ func (p *part) reset() {
 	p.ks, p.round, p.on, p.watch, p.held = nil, nil, nil, nil, false
 	p.ctx.Args = nil
 	p.failure, p.failures, p.barred = nil, 0, 0
-	p.written, p.errors, p.wrote, p.group = 0, 0, false, 0
+	p.written, p.errors, p.wrote, p.group = wire.Position{}, 0, false, 0
 	p.out.Buf = p.out.Buf[:0]
 	if cap(p.out.Buf) > keepBuffer {
 		p.out.Buf = nil

@@ -223,18 +223,18 @@ func TestWritten(t *testing.T) {
 	s, other := k.NewSession(hook{}), k.NewSession(hook{})
 	defer s.Close()
 	defer other.Close()
-	at := func(key string) (id int, next uint64) {
+	at := func(key string) (id int, next wire.Position) {
 		id = engine.ShardOf(engine.Slot([]byte(key)), 3)
-		return id, k.Shards()[id].Position().Offset
+		return id, k.Shards()[id].Position()
 	}
 	check := func(what string, keys ...string) {
 		t.Helper()
-		want := make([]uint64, 3)
+		want := make([]wire.Position, 3)
 		for _, key := range keys {
 			id, next := at(key)
 			want[id] = next
 		}
-		got := make([]uint64, 3)
+		got := make([]wire.Position, 3)
 		copy(got, s.Written())
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%s: wrote %v, want %v", what, got, want)

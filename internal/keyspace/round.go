@@ -1,5 +1,7 @@
 package keyspace
 
+import "github.com/understudy-kv/understudy/wire"
+
 // flush executes what was planned and gives the replies to the sink. The parts run side by side; what they reply is
 // taken in the order of the plan. A part that has gathered enough stops, and goes on once its replies were taken: the
 // next reply in order is always that of a part whose earlier replies were all taken, so this never comes to a halt.
@@ -48,18 +50,18 @@ func (s *Session) submit() {
 	}
 	<-s.round.ready
 	for _, p := range s.parts {
-		if p.written > 0 {
+		if !p.written.IsZero() {
 			s.noteWritten(p.shard, p.written)
 		}
 	}
 }
 
 // noteWritten remembers up to where the session has written on a shard.
-func (s *Session) noteWritten(id int, next uint64) {
+func (s *Session) noteWritten(id int, at wire.Position) {
 	for len(s.written) <= id {
-		s.written = append(s.written, 0)
+		s.written = append(s.written, wire.Position{})
 	}
-	s.written[id] = next
+	s.written[id] = at
 }
 
 // collect gives the sink the replies that are there, up to the first that is not.

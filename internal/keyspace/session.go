@@ -5,6 +5,7 @@ import (
 
 	"github.com/understudy-kv/understudy/internal/command"
 	"github.com/understudy-kv/understudy/internal/resp"
+	"github.com/understudy-kv/understudy/wire"
 )
 
 // Sink takes a session's replies, in order.
@@ -39,7 +40,7 @@ type Session struct {
 	watch   *watcher
 	watches []watchedKey
 	watchOn *set
-	written []uint64 // by shard: offset behind the session's last write
+	written []wire.Position // by shard: behind the session's last write
 	inExec  bool
 	held    bool // the command at hand writes, and has found the gate closed: nothing of it has happened
 
@@ -125,9 +126,9 @@ func (s *Session) InMulti() int {
 // InExec reports whether the command that the hook is answering belongs to a transaction: it must not wait then.
 func (s *Session) InExec() bool { return s.inExec }
 
-// Written is, by shard, the offset behind the session's last write there; 0 where it wrote nothing, and short where it
-// never did. It is valid until the next Exec.
-func (s *Session) Written() []uint64 { return s.written }
+// Written is, by shard, the position behind the session's last write there, in the generation that took it; zero where it
+// wrote nothing, and short where it never did. It is valid until the next Exec.
+func (s *Session) Written() []wire.Position { return s.written }
 
 // Memory is what the session holds between pipelines, in bytes, without its watched keys.
 func (s *Session) Memory() int { return s.multi.bytes + cap(s.lit) + 24*cap(s.args) }

@@ -49,7 +49,7 @@ func (t *transaction) onOne(id int) {
 	case o.err != nil:
 		t.fail(id, o.err)
 	case h.wrote:
-		s.noteWritten(id, o.next)
+		s.noteWritten(id, o.at)
 	}
 }
 

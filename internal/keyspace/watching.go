@@ -69,7 +69,7 @@ func (s *Session) unwatch() {
 	}
 	for id, keys := range byShard {
 		table := s.watchOn.tables[id]
-		c := &call{result: make(chan outcome, 1), run: func(*shard.Group) bool {
+		c := &call{on: s.watchOn.shards[id], result: make(chan outcome, 1), run: func(*shard.Group) bool {
 			for _, key := range keys {
 				table.remove(key, by)
 			}

@@ -100,8 +100,13 @@ func waitAOF(c *call) {
 // durable reports whether the connection's writes survive power loss here; with sync it makes that so.
 func (c *call) durable(sync bool) (bool, error) {
 	shards := c.s.ks.Shards()
-	for id, next := range c.session.Written() {
-		if id >= len(shards) || shards[id].Durable() >= next {
+	for id, at := range c.session.Written() {
+		switch {
+		case at.IsZero():
+			continue
+		case id >= len(shards) || look(shards[id], at) != reached:
+			return false, nil
+		case shards[id].Durable() >= at.Offset:
 			continue
 		}
 		if !sync {
@@ -115,38 +120,45 @@ func (c *call) durable(sync bool) (bool, error) {
 }
 
 // await waits until want replicas have acked what the connection has written, the time is up, or the connection ends.
-// The replies before it are sent first. Within a transaction it only looks.
+// The replies before it are sent first. Within a transaction it only looks. What was written in a generation that has
+// ended before, on another node's word, is lost: then no ack counts.
 func (c *call) await(want int, level AckLevel, limit time.Duration) int {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	written := c.session.Written()
-	if c.session.InExec() {
-		cancel()
-		return c.s.backend.Wait(ctx, written, want, level)
-	}
-	if n := c.s.backend.Wait(ctx, written, 0, level); n >= want {
-		return n
-	}
-	if c.w == &c.conn.w && c.Flush() != nil {
-		c.ending = true
+	written, ok := c.written()
+	if !ok {
 		return 0
 	}
-	if limit > 0 {
-		ctx, cancel = context.WithTimeout(ctx, limit)
-		defer cancel()
-	}
-	c.waiting.Store(true)
-	defer c.waiting.Store(false)
-	watched := make(chan struct{})
-	// Started here to end the wait when the client has gone or the server stops; it ends with the wait, and is waited for.
-	go func() {
-		defer close(watched)
-		c.conn.watch(ctx, cancel)
-	}()
-	n := c.s.backend.Wait(ctx, written, want, level)
+	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	<-watched
+	n := c.s.backend.Wait(ended, written, want, level)
+	if n >= want || c.session.InExec() || !c.sendFirst() {
+		return n
+	}
+	_ = c.whileConnected(limit, func(ctx context.Context) error {
+		n = c.s.backend.Wait(ctx, written, want, level)
+		return nil
+	})
+	if _, ok := c.written(); !ok {
+		return 0 // the role has changed meanwhile
+	}
 	return n
+}
+
+// written is, by shard, the offset behind this connection's last write, and whether all of its writes are still part of
+// the node's history.
+func (c *call) written() ([]uint64, bool) {
+	shards := c.s.ks.Shards()
+	at := c.session.Written()
+	offsets := make([]uint64, len(at))
+	for id, p := range at {
+		if p.IsZero() {
+			continue
+		}
+		if id >= len(shards) || look(shards[id], p) != reached {
+			return nil, false
+		}
+		offsets[id] = p.Offset
+	}
+	return offsets, true
 }
 
 // watch cancels when the connection has ended or the server stops. It looks once a second: nobody reads from the
