@@ -115,7 +115,7 @@ func TestDescribeWhole(t *testing.T) {
 	if got := len(ask("COMMAND", "LIST").Elems); got != n {
 		t.Errorf("COMMAND LIST lists %d of %d", got, n)
 	}
-	if got := ask("COMMAND", "LIST", "FILTERBY", "PATTERN", "repl.*").Elems; len(got) != 5 {
+	if got := ask("COMMAND", "LIST", "FILTERBY", "PATTERN", "repl.*").Elems; len(got) != 7 {
 		t.Errorf("COMMAND LIST FILTERBY PATTERN repl.* lists %v", got)
 	}
 	if got := ask("COMMAND", "LIST", "FILTERBY", "ACLCAT", "transaction").Elems; len(got) != 5 {

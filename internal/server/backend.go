@@ -45,6 +45,12 @@ type Backend interface {
 	// shard i, as soon as that is at least replicas or ctx ends. An entry of 0 asks nothing of its shard. Acks of
 	// other generations and of slots without a live session do not count (pitfall 11).
 	Wait(ctx context.Context, written []uint64, replicas int, level AckLevel) int
+	// FreshReplicas is how many distinct replica ids have live sessions on every shard and have applied, on every shard,
+	// everything that was published maxLag ago.
+	FreshReplicas(maxLag time.Duration) int
+	// LagMillis is how old, in milliseconds, what readers of this replica see may be, on the worst shard; it grows while a
+	// link is down. 0 on a primary.
+	LagMillis() float64
 	// DropSlot forgets what the node remembers of a replica, on every shard, and reports on how many it did. It is
 	// an error if there is no such slot, or if the replica is attached.
 	DropSlot(replica string) (int, error)

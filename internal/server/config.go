@@ -34,7 +34,7 @@ func fixed(name, value string) Param { return Param{Name: name, Get: func() stri
 
 func (s *Server) ownParams() []Param {
 	fsync := func(name string) Param { return Param{Name: name, Get: s.fsync, Set: s.setFsync} }
-	return []Param{
+	return append(s.gateParams(), []Param{
 		{Name: "maxclients", Get: func() string { return strconv.FormatInt(s.maxClients.Load(), 10) }, Set: func(v string) error {
 			n, err := intParam(v, 1, 1<<31-1)
 			if err == nil {
@@ -62,7 +62,7 @@ func (s *Server) ownParams() []Param {
 		fixed("save", ""),
 		fixed("slave-read-only", "yes"),
 		fixed("tcp-keepalive", strconv.Itoa(int(keepAlive.Seconds()))),
-	}
+	}...)
 }
 
 // intParam reads an integer parameter; the errors are Redis's.

@@ -40,7 +40,7 @@ type conn struct {
 	proto   atomic.Int32
 	queued  atomic.Int32 // commands in an open transaction, or -1
 	memory  atomic.Int64
-	waiting atomic.Bool // in WAIT or WAITAOF
+	waiting atomic.Bool // in WAIT, WAITAOF or REPL.WAITFOR, or its write is held
 	noEvict atomic.Bool
 	noTouch atomic.Bool
 }
@@ -220,8 +220,10 @@ func init() {
 	verbs = map[string]func(*call){
 		"ping": ping, "echo": echo, "hello": hello, "auth": auth, "select": selectDB, "quit": quit, "reset": reset,
 		"time": timeNow, "client": client, "command": describe, "config": configVerb, "info": info, "role": role,
-		"wait": wait, "waitaof": waitAOF, "failover": failover, "replicaof": replicaOf, "repl.promote": replPromote, "slaveof": replicaOf, "shutdown": shutdown,
-		"repl.slots": replSlots, "repl.slot": replSlot, "repl.status": replStatus, "repl.snapshot": replSnapshot,
+		"wait": wait, "waitaof": waitAOF, "failover": failover, "replicaof": replicaOf, "slaveof": replicaOf, "shutdown": shutdown,
+		"repl.promote": replPromote,
+		"repl.slots":   replSlots, "repl.slot": replSlot, "repl.status": replStatus, "repl.snapshot": replSnapshot,
+		"repl.token": replToken, "repl.waitfor": replWaitFor,
 	}
 }
 

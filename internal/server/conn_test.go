@@ -27,13 +27,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeBackend is a Backend whose answers the test sets.
 type fakeBackend struct {
-	mu      sync.Mutex
-	node    status.Node
-	acked   int           // what Wait counts
-	changed chan struct{} // closed when acked changes
-	dropped string
-	asked   []uint64
-	level   AckLevel
+	mu       sync.Mutex
+	node     status.Node
+	acked    int           // what Wait counts
+	changed  chan struct{} // closed when acked changes
+	dropped  string
+	asked    []uint64
+	level    AckLevel
+	failover error         // why none begins
+	fresh    int           // what FreshReplicas counts
+	maxLag   time.Duration // what it was asked for
+	lag      float64
 }
 
 func newFakeBackend() *fakeBackend {
@@ -76,6 +80,9 @@ func (f *fakeBackend) Promote(_ context.Context, force bool) error {
 func (f *fakeBackend) Failover(_ context.Context, address string, limit time.Duration, force bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.failover != nil {
+		return f.failover
+	}
 	f.node.Failover = &status.Failover{State: status.FailoverWaiting, Target: fmt.Sprint(address, " ", limit, " ", force)}
 	return nil
 }
@@ -87,6 +94,17 @@ func (f *fakeBackend) AbortFailover() error {
 	}
 	f.node.Failover = nil
 	return nil
+}
+func (f *fakeBackend) FreshReplicas(maxLag time.Duration) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.maxLag = maxLag
+	return f.fresh
+}
+func (f *fakeBackend) LagMillis() float64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lag
 }
 func (f *fakeBackend) Params() []Param { return []Param{fixed("reconnect-window", "60")} }
 func (f *fakeBackend) DropSlot(id string) (int, error) {

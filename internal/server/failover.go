@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/understudy-kv/understudy/internal/resp"
+	"github.com/understudy-kv/understudy/internal/status"
 )
 
 // failover is FAILOVER [TO host port [FORCE]] [ABORT] [TIMEOUT ms], with Redis's checks and texts. host and port are what
@@ -19,16 +20,15 @@ func failover(c *call) {
 		switch {
 		case c.is(i, "to") && i+2 < len(c.args) && address == "":
 			port, ok := resp.ParseInt(c.args[i+2])
-			if !ok || port < 0 || port > 65535 {
+			if !ok {
 				c.w.Error(errNotInteger)
 				return
 			}
 			address = net.JoinHostPort(c.arg(i+1), strconv.FormatInt(port, 10))
 			i += 3
-			if i < len(c.args) && c.is(i, "force") {
-				force = true
-				i++
-			}
+		case c.is(i, "force") && !force:
+			force = true
+			i++
 		case c.is(i, "timeout") && i+1 < len(c.args) && !timed:
 			n, ok := resp.ParseInt(c.args[i+1])
 			if !ok {
@@ -54,11 +54,25 @@ func failover(c *call) {
 		return
 	}
 	if force && (!timed || address == "") {
-		c.w.Error("ERR FAILOVER with force option requires both a timeout and target HOST and IP.")
+		c.w.Error("ERR " + c.s.forceFault())
 		return
 	}
 	limit = min(limit, int64(1<<62)/int64(time.Millisecond))
 	c.answer(c.s.backend.Failover(context.Background(), address, time.Duration(limit)*time.Millisecond, force))
+}
+
+// forceFault is why a FAILOVER with FORCE alone does not begin: what Redis checks before that comes first.
+func (s *Server) forceFault() string {
+	n := s.backend.Status()
+	switch {
+	case n.Failover != nil && n.Failover.State != status.FailoverNone:
+		return "FAILOVER already in progress."
+	case n.Role == RoleReplica:
+		return "FAILOVER is not valid when server is a replica."
+	case len(followers(&n)) == 0:
+		return "FAILOVER requires connected replicas."
+	}
+	return "FAILOVER with force option requires both a timeout and target HOST and IP."
 }
 
 // answer is OK or the error.

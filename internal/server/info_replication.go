@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/understudy-kv/understudy/internal/status"
@@ -25,14 +26,33 @@ func syncCounts(n *status.Node) (full, resumed, wanted uint64) {
 	return full, resumed, wanted
 }
 
-// replID is 40 hex digits that change when the generation of any shard does.
-func replID(n *status.Node) string {
-	h := sha1.New()
+// replIDs are two times 40 hex digits: of the shards' generations, and of those before them. end is up to where, in the sum
+// of the shards' offsets, the generations before are part of this history; -1 if there are none. Where only some shards
+// have changed their generation, the others count with the one that they have, in both.
+func replIDs(n *status.Node) (now, before string, end int64) {
+	current, previous := sha1.New(), sha1.New()
+	var sum uint64
+	older := false
 	for _, sh := range n.Shards {
 		generation, _, _ := strings.Cut(sh.Position, ":")
-		fmt.Fprintln(h, sh.Shard, generation)
+		past := generation
+		first := sh.Offset
+		for i, epoch := range sh.Lineage {
+			if name, at, _ := strings.Cut(epoch, "@"); name == generation && i > 0 {
+				older = true
+				past, _, _ = strings.Cut(sh.Lineage[i-1], "@")
+				first, _ = strconv.ParseUint(at, 10, 64)
+			}
+		}
+		sum += first
+		fmt.Fprintln(current, sh.Shard, generation)
+		fmt.Fprintln(previous, sh.Shard, past)
 	}
-	return hex.EncodeToString(h.Sum(nil))
+	now = hex.EncodeToString(current.Sum(nil))
+	if !older {
+		return now, strings.Repeat("0", 2*sha1.Size), -1
+	}
+	return now, hex.EncodeToString(previous.Sum(nil)), int64(sum) + 1
 }
 
 // infoReplication writes Redis's fields, whose offsets are sums over the shards, and then ours, by shard.
@@ -46,6 +66,9 @@ func (s *Server) infoReplication(r *report) {
 	}
 	list := followers(&n)
 	r.add("connected_slaves", len(list))
+	if good, asked := s.good(); asked {
+		r.add("min_slaves_good_slaves", good)
+	}
 	for i, f := range list {
 		host, port := hostPort(f.address)
 		r.add(fmt.Sprintf("slave%d", i), fmt.Sprintf("ip=%s,port=%d,state=%s,offset=%d,lag=%d", host, port, f.state, f.applied, int64(f.lag)))
@@ -62,10 +85,15 @@ func (s *Server) infoReplication(r *report) {
 		state = n.Failover.State
 	}
 	r.add("master_failover_state", state)
-	r.add("master_replid", replID(&n))
-	r.add("master_replid2", strings.Repeat("0", 40))
+	if f := n.Failover; f != nil {
+		r.add("master_last_failover_hold_ms", fmt.Sprintf("%.1f", f.Hold))
+		r.add("master_last_failover_result", oneWord(f.Result))
+	}
+	now, before, end := replIDs(&n)
+	r.add("master_replid", now)
+	r.add("master_replid2", before)
 	r.add("master_repl_offset", offsets(&n))
-	r.add("second_repl_offset", -1)
+	r.add("second_repl_offset", end)
 	r.add("repl_backlog_active", 1)
 	r.add("repl_backlog_size", size)
 	r.add("repl_backlog_first_byte_offset", oldest)
@@ -135,9 +163,16 @@ func (s *Server) infoShards(r *report, n *status.Node) {
 		r.add("repl_error", strings.ReplaceAll(n.Error, "\n", "; "))
 	}
 	r.add("repl_shards", len(n.Shards))
-	full, refusals, resumes := map[string]uint64{}, map[string]uint64{}, uint64(0)
+	if len(n.Path) > 0 {
+		r.add("repl_path", strings.Join(n.Path, ","))
+	}
+	full, refusals, resumes, rewinds, unsettled := map[string]uint64{}, map[string]uint64{}, uint64(0), uint64(0), 0
 	for _, sh := range n.Shards {
 		resumes += sh.Resumes
+		rewinds += sh.Rewinds
+		if sh.Unsettled {
+			unsettled++
+		}
 		for k, v := range sh.FullSyncs {
 			full[k] += v
 		}
@@ -146,14 +181,12 @@ func (s *Server) infoShards(r *report, n *status.Node) {
 		}
 	}
 	r.add("repl_resumes", resumes)
+	r.add("repl_rewinds", rewinds)
+	r.add("repl_unsettled_shards", unsettled)
 	byName(r, "repl_full_syncs_", full)
 	byName(r, "repl_refusals_", refusals)
 	if f := n.Failover; f != nil {
 		r.add("repl_failover_target", f.Target)
-		r.add("repl_failover_hold_ms", fmt.Sprintf("%.1f", f.Hold))
-		if f.Result != "" {
-			r.add("repl_failover_result", strings.ReplaceAll(f.Result, "\n", "; "))
-		}
 	}
 	s.infoLag(r, n)
 	for _, sh := range n.Shards {
@@ -175,7 +208,7 @@ func (s *Server) infoShards(r *report, n *status.Node) {
 }
 
 // infoLag is the lag of the worst shard, never a sum or a difference of maxima (pitfall 36). On a replica it is its own;
-// on a primary, that of the worst session.
+// on a primary, that of the worst session. A replica's replicas do not count with it.
 func (s *Server) infoLag(r *report, n *status.Node) {
 	var mutations uint64
 	var bytes int64
@@ -193,7 +226,7 @@ func (s *Server) infoLag(r *report, n *status.Node) {
 			millis = max(millis, l.LagMillis)
 		}
 		for _, slot := range sh.Slots {
-			if slot.State != "detached" {
+			if slot.State != "detached" && n.Role != RoleReplica {
 				note(sh.Shard, slot.LagMutations, slot.LagBytes)
 			}
 		}
@@ -207,6 +240,14 @@ func (s *Server) infoLag(r *report, n *status.Node) {
 	if n.Role == RoleReplica {
 		r.add("repl_lag_ms", int64(millis))
 	}
+}
+
+// oneWord is a result for a line of INFO: "-" while there is none.
+func oneWord(result string) string {
+	if result == "" {
+		return "-"
+	}
+	return strings.ReplaceAll(result, "\n", "; ")
 }
 
 func byName(r *report, prefix string, counts map[string]uint64) {

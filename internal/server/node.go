@@ -135,6 +135,21 @@ func (b *backend) Wait(ctx context.Context, written []uint64, replicas int, leve
 	return b.WaitAcked(ctx, written, replicas, at)
 }
 
+func (b *backend) FreshReplicas(maxLag time.Duration) int {
+	s, ok := b.Server().(interface{ FreshReplicas(time.Duration) int })
+	if !ok {
+		return 0 // nobody is served
+	}
+	return s.FreshReplicas(maxLag)
+}
+
+func (b *backend) LagMillis() float64 {
+	if f := b.Follower(); f != nil {
+		return f.LagMillis()
+	}
+	return 0
+}
+
 func (b *backend) DropSlot(replica string) (int, error) {
 	id, err := store.ParseID(replica)
 	if err != nil {

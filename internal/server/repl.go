@@ -204,9 +204,31 @@ func replPromote(c *call) {
 }
 
 func (c *call) promote(force bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), roleLimit)
+	if c.inTransaction() {
+		return
+	}
+	ctx, cancel := c.s.roleContext()
 	defer cancel()
 	c.answer(c.s.backend.Promote(ctx, force))
+}
+
+// roleContext limits a change of role, which goes on when the client leaves, but not when the server stops.
+func (s *Server) roleContext() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.Background(), roleLimit)
+	stop := context.AfterFunc(s.stopping, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
+
+// inTransaction refuses a change of role within EXEC, which holds the shards whose role it is.
+func (c *call) inTransaction() bool {
+	if c.session.InExec() {
+		c.w.Error("ERR the role cannot be changed within a transaction: send " + strings.ToUpper(c.cmd.Name) + " outside of MULTI")
+		return true
+	}
+	return false
 }
 
 // replicaOf is REPLICAOF host port, where port is the other node's replication port base, and REPLICAOF NO ONE.
@@ -215,13 +237,16 @@ func replicaOf(c *call) {
 		c.promote(false)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), roleLimit)
-	defer cancel()
 	port, ok := resp.ParseInt(c.args[2])
 	if !ok || port < 1 || port > 65535 {
 		c.w.Error("ERR Invalid master port")
 		return
 	}
+	if c.inTransaction() {
+		return
+	}
+	ctx, cancel := c.s.roleContext()
+	defer cancel()
 	already, err := c.s.backend.Follow(ctx, c.arg(1), int(port))
 	switch {
 	case err != nil:

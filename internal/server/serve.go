@@ -23,6 +23,14 @@ type ServeOptions struct {
 	MaxClients int
 	// Timeout closes a connection that has sent nothing for so long. 0, the default, never does.
 	Timeout time.Duration
+	// MinReplicas good replicas are needed to write, ones whose applied ack is at most MinReplicasMaxLag (whole seconds) old;
+	// 0, the default, needs none. CONFIG SET min-replicas-to-write and min-replicas-max-lag change them. The lag's default is
+	// Redis's, 10 s.
+	MinReplicas       int
+	MinReplicasMaxLag time.Duration
+	// MaxStaleness is how old what a replica's readers see may be; 0, the default, does not care. CONFIG SET
+	// replica-max-staleness changes it.
+	MaxStaleness time.Duration
 	// Params are the process's parameters for CONFIG, beside those of the connections and of the Backend.
 	Params []Param
 	// Shutdown is asked to end the process, by SHUTDOWN. nil refuses the command.
@@ -37,6 +45,9 @@ type ServeOptions struct {
 func (o *ServeOptions) EnsureDefaults() {
 	if o.MaxClients == 0 {
 		o.MaxClients = 10_000
+	}
+	if o.MinReplicasMaxLag == 0 {
+		o.MinReplicasMaxLag = DefaultMinReplicasMaxLag
 	}
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
@@ -57,6 +68,7 @@ type Server struct {
 	config    config
 	snapshots snapshots
 	keys      keyCounts
+	gates     gates
 	started   time.Time
 	runID     string
 
@@ -68,14 +80,17 @@ type Server struct {
 		listeners map[net.Listener]struct{}
 		closing   bool
 	}
-	quit chan struct{}
-	done sync.WaitGroup
+	quit     chan struct{}
+	stopping context.Context // ends with quit
+	stop     context.CancelFunc
+	done     sync.WaitGroup
 }
 
 // NewServer makes a server and starts its sampling of rates. Close it.
 func NewServer(o ServeOptions) *Server {
 	o.EnsureDefaults()
 	s := &Server{o: o, ks: o.Keyspace, backend: o.Backend, log: o.Logger, started: time.Now(), runID: newRunID(), quit: make(chan struct{})}
+	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.mu.listeners = map[net.Listener]struct{}{}
 	s.clients.init()
 	s.maxClients.Store(int64(o.MaxClients))
@@ -85,6 +100,9 @@ func NewServer(o ServeOptions) *Server {
 	s.snapshots.init(s)
 	// The ticker samples rates and closes snapshots that nobody uses any more. It is ended by quit; Shutdown waits for it.
 	s.done.Go(s.tick)
+	s.initGates()
+	// The judge closes and opens the gates for writes and reads. It is ended by quit; Shutdown waits for it.
+	s.done.Go(s.judgeAlways)
 	return s
 }
 
@@ -174,6 +192,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.mu.closing = true
 	close(s.quit)
+	s.stop()
 	var errs []error
 	for l := range s.mu.listeners {
 		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
