@@ -14,7 +14,7 @@ import (
 
 // TestDecide replays the stories in testdata/decide; -rewrite records them anew. A generation is written as one letter.
 //
-//	primary [cluster=c] [shards=n] [shard=n] [format=n] lineage=(a@0,b@100) published=n oldest=n group=n
+//	primary [cluster=c] [shards=n] [shard=n] [format=n] [follows=streaming|down] [path=(n,n)] lineage=(a@0,b@100) published=n oldest=n group=n
 //	hello [position=a:5] [shards=n] [shard=n] [cluster=c] [format=n] [version=n] [node=n] [replica=n] [auth=no]
 //
 // Every frame of the primary's log holds `group` mutations.
@@ -43,6 +43,12 @@ func TestDecide(t *testing.T) {
 						oldest = number(t, a.Vals[0])
 					case "group":
 						group = number(t, a.Vals[0])
+					case "follows":
+						f.Following, f.Streaming = true, a.Vals[0] == "streaming"
+					case "path":
+						for _, id := range a.Vals {
+							f.Path = append(f.Path, wire.ID{byte(number(t, id))})
+						}
 					case "lineage":
 						for _, e := range a.Vals {
 							p := position(t, strings.Replace(e, "@", ":", 1))

@@ -1,0 +1,146 @@
+package primary
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/understudy-kv/understudy/backlog"
+	"github.com/understudy-kv/understudy/slottable"
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// promote begins a generation where the shard is, as shard.Promote does: the lineage is stored before anything of it is
+// written.
+func (f *fake) promote(g byte) wire.Lineage {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lineage = f.lineage.Begin(wire.Generation{g}, f.log.Published())
+	return f.lineage
+}
+
+// No frame of a new generation leaves in a session that was welcomed with the lineage before, whether or not anybody tells
+// the server: frames carry no generation, so the replica would file them under the old one, and resume later where its
+// data is not. It is told to dial again, and resumes.
+func TestSessionsArePinnedToTheirLineage(t *testing.T) {
+	for _, told := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newStage(t, 1, backlog.Options{}, ServerOptions{})
+			defer s.end()
+			s.shards[0].write(5, 10)
+			p := s.resume(0, 1, 0)
+			p.frames(0, 5)
+			next := s.shards[0].promote('b')
+			if told {
+				s.server.Changed()
+			}
+			s.shards[0].write(3, 10)
+			for {
+				f, err := p.try()
+				if err != nil {
+					t.Fatalf("the session ended without a reason: %v", err)
+				}
+				if f.Kind == wire.KindMutations {
+					t.Fatalf("a frame at %d of the new generation came in the old session", f.First)
+				}
+				if f.Kind == wire.KindBye {
+					if r, err := wire.ParseRefusal(f.Kind, f.Payload); err != nil || r.Code != wire.CodeRole {
+						t.Fatalf("the session ended with %+v, %v", r, err)
+					}
+					break
+				}
+			}
+			p.close()
+			synctest.Wait()
+			again := s.dial(0)
+			h := hello(1, at(5))
+			h.Shards = 1
+			again.send(wire.AppendHello(nil, h))
+			if w := again.welcome(wire.KindResume); !w.Lineage.Equal(next) {
+				t.Fatalf("resumed on %s, want %s", w.Lineage, next)
+			}
+			again.frames(5, 8)
+		})
+	}
+}
+
+// A session that was welcomed with another path is cut: what is below must learn that a loop has come about, or gone.
+func TestSessionsArePinnedToTheirPath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := []wire.ID{{0xAA}}
+		s := newStage(t, 1, backlog.Options{}, ServerOptions{Path: func() []wire.ID { return path }})
+		defer s.end()
+		p := s.resume(0, 1, 0)
+		p.heartbeat()
+		s.server.Changed() // nothing has
+		p.heartbeat()
+		path = []wire.ID{{0xBB}, {0xAA}}
+		s.server.Changed()
+		if r := p.ending(); r.Code != wire.CodeRole {
+			t.Fatalf("ended with %+v", r)
+		}
+		p.close()
+		synctest.Wait()
+		if w := s.resumeAgain(1); len(w.Path) != 2 || w.Path[0] != path[0] {
+			t.Fatalf("welcomed with the path %v", w.Path)
+		}
+		up := s.dial(0)
+		h := hello(9, at(0))
+		h.Node, h.Shards = wire.ID{0xBB}, 1
+		up.send(wire.AppendHello(nil, h))
+		if r := up.ending(); r.Code != wire.CodeLoop {
+			t.Fatalf("the node above was answered %+v", r)
+		}
+	})
+}
+
+// resumeAgain says HELLO at offset 0 of shard 0 and returns the answer.
+func (s *stage) resumeAgain(replica byte) wire.Welcome {
+	s.t.Helper()
+	p := s.dial(0)
+	h := hello(replica, at(0))
+	h.Shards = 1
+	p.send(wire.AppendHello(nil, h))
+	return p.welcome(wire.KindResume)
+}
+
+// Pitfall 11: an ack of the generation before does not satisfy a WAIT of the new one, and a WAIT that waits when the node
+// ceases to be a primary ends.
+func TestWaitAcrossAChangeOfRole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		following := false
+		s := newStage(t, 1, backlog.Options{}, ServerOptions{Following: func() bool { return following }})
+		defer s.end()
+		s.shards[0].write(5, 10)
+		p := s.resume(0, 1, 0)
+		p.frames(0, 5)
+		p.ack(5, 5, 5)
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if n := s.server.WaitAcked(ctx, []uint64{5}, 1, slottable.Applied); n != 1 {
+			t.Fatalf("%d replicas", n)
+		}
+		s.shards[0].promote('b')
+		s.server.Changed()
+		if n := s.server.WaitAcked(ctx, []uint64{5}, 0, slottable.Applied); n != 0 {
+			t.Fatalf("%d acks of the generation before were counted", n)
+		}
+		done := make(chan int, 1)
+		// It waits for a replica that does not come, and ends with the change below.
+		go func() { done <- s.server.WaitAcked(ctx, []uint64{5}, 1, slottable.Applied) }()
+		synctest.Wait()
+		following = true
+		s.server.Changed()
+		synctest.Wait()
+		select {
+		case n := <-done:
+			if n != 0 {
+				t.Fatalf("%d replicas", n)
+			}
+		default:
+			t.Fatal("a WAIT goes on on a node that is no primary any more")
+		}
+	})
+}
