@@ -13,16 +13,24 @@ import (
 	"github.com/understudy-kv/understudy/wire"
 )
 
-// Errors of a handover that does not begin, or of an ABORT; the texts are Redis's.
+// failoverError is a text of Redis's, full stop included.
+type failoverError string
+
+func (e failoverError) Error() string { return string(e) }
+
+// Errors of a handover that does not begin, or of an ABORT.
+const (
+	ErrFailoverReplica  failoverError = "FAILOVER is not valid when server is a replica."
+	ErrFailoverRunning  failoverError = "FAILOVER already in progress."
+	ErrNoFailover       failoverError = "No failover in progress."
+	ErrNoReplicas       failoverError = "FAILOVER requires connected replicas."
+	ErrNotAReplica      failoverError = "FAILOVER target HOST and PORT is not a replica."
+	ErrReplicaNotOnline failoverError = "FAILOVER target replica is not online."
+)
+
 var (
-	ErrFailoverReplica  = errors.New("FAILOVER is not valid when server is a replica.")            //nolint:staticcheck // Redis's text
-	ErrFailoverRunning  = errors.New("FAILOVER already in progress.")                              //nolint:staticcheck // Redis's text
-	ErrNoFailover       = errors.New("No failover in progress.")                                   //nolint:staticcheck // Redis's text
-	ErrNoReplicas       = errors.New("FAILOVER requires connected replicas.")                      //nolint:staticcheck // Redis's text
-	ErrNotAReplica      = errors.New("FAILOVER target HOST and PORT is not a replica.")            //nolint:staticcheck // Redis's text
-	ErrReplicaNotOnline = errors.New("FAILOVER target replica is not online.")                     //nolint:staticcheck // Redis's text
-	errAborted          = errors.New("aborted")                                                    // by FAILOVER ABORT
-	errNoHold           = errors.New("writes cannot be held: the state machine is not the node's") // Options.StateMachine
+	errAborted = errors.New("aborted")
+	errNoHold  = errors.New("writes cannot be held: the node has a state machine of the program's own")
 )
 
 const (

@@ -19,6 +19,7 @@ import (
 	"github.com/understudy-kv/understudy/internal/eventually"
 	"github.com/understudy-kv/understudy/internal/keyspace"
 	"github.com/understudy-kv/understudy/internal/keyspace/kstest"
+	"github.com/understudy-kv/understudy/internal/node"
 	"github.com/understudy-kv/understudy/internal/shard"
 	"github.com/understudy-kv/understudy/internal/status"
 )
@@ -90,7 +91,7 @@ func (f *fakeBackend) AbortFailover() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.node.Failover == nil {
-		return errors.New("No failover in progress.")
+		return node.ErrNoFailover
 	}
 	f.node.Failover = nil
 	return nil
