@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -26,12 +27,15 @@ type node struct {
 	role string
 	dir  string
 	logs string
-	addr string // RESP
+	addr string // RESP, as the test reaches it
+	host string // at which other nodes reach it
 	base int    // replication port of shard 0
-	args []string
-	wrap []string // a command that runs the node's, if any
-	proc *process
-	rdb  *redis.Client
+	// listen is the address to listen on, if it is not addr.
+	listen string
+	args   []string
+	wrap   []string // a command that runs the node's, if any
+	proc   *process
+	rdb    *redis.Client
 }
 
 var nodes sync.Map // *testing.T of each test that has a node -> its log folder
@@ -46,10 +50,8 @@ func newNode(t *testing.T, role, name string, args ...string) *node {
 		t.Cleanup(func() { nodes.Delete(t) })
 	}
 	logs := root.(string)
-	n := &node{t: t, name: name, role: role, dir: filepath.Join(logs, name), logs: logs, args: args}
-	n.addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(freePorts(t, 1)))
-	// MaxRetries -1: what a client was told must be what happened, so nothing is sent twice behind the test's back.
-	n.rdb = redis.NewClient(&redis.Options{Addr: n.addr, MaxRetries: -1, ReadTimeout: 20 * time.Second, DialTimeout: 2 * time.Second, PoolSize: 64})
+	n := &node{t: t, name: name, role: role, dir: filepath.Join(logs, name), logs: logs, args: args, host: "127.0.0.1"}
+	n.dial(net.JoinHostPort(n.host, strconv.Itoa(freePorts(t, 1))))
 	t.Cleanup(func() {
 		n.rdb.Close()
 		if n.proc == nil {
@@ -62,6 +64,16 @@ func newNode(t *testing.T, role, name string, args ...string) *node {
 		n.proc.kill()
 	})
 	return n
+}
+
+// dial makes the node's client, of the address at which the test reaches it.
+func (n *node) dial(addr string) {
+	if n.rdb != nil {
+		n.rdb.Close()
+	}
+	n.addr = addr
+	// MaxRetries -1: what a client was told must be what happened, so nothing is sent twice behind the test's back.
+	n.rdb = redis.NewClient(&redis.Options{Addr: n.addr, MaxRetries: -1, ReadTimeout: 20 * time.Second, DialTimeout: 2 * time.Second, PoolSize: 64})
 }
 
 // freePorts finds a row of free ports that nobody else is given while the test runs.
@@ -94,8 +106,8 @@ func newReplica(t *testing.T, name, primary string, args ...string) *node {
 	return n
 }
 
-// replication is where replicas find this primary.
-func (n *node) replication() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(n.base)) }
+// replication is where replicas find this node.
+func (n *node) replication() string { return net.JoinHostPort(n.host, strconv.Itoa(n.base)) }
 
 // start runs the node's process and waits until it is ready.
 func (n *node) start() *node {
@@ -110,7 +122,11 @@ func (n *node) launch() {
 	if n.proc != nil && n.proc.running() {
 		n.t.Fatalf("%s runs already", n.name)
 	}
-	args := append([]string{"--data-dir", n.dir, "--listen", n.addr}, n.args...)
+	listen := n.listen
+	if listen == "" {
+		listen = n.addr
+	}
+	args := append([]string{"--data-dir", n.dir, "--listen", listen}, n.args...)
 	n.proc = start(n.t, n.name, n.logs, n.wrap, n.role, args...)
 }
 
@@ -196,4 +212,18 @@ func (n *node) files(pattern string) []string {
 	files, err := filepath.Glob(filepath.Join(n.dir, pattern))
 	must(n.t, err)
 	return files
+}
+
+// info gives the fields of a section of INFO.
+func (n *node) info(section string) map[string]string {
+	n.t.Helper()
+	text, err := n.rdb.Info(context.Background(), section).Result()
+	must(n.t, err)
+	fields := map[string]string{}
+	for line := range strings.Lines(text) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			fields[k] = v
+		}
+	}
+	return fields
 }
