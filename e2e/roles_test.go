@@ -33,7 +33,10 @@ func (n *node) command(args ...any) {
 	}
 }
 
-func (n *node) follow(to *node) { n.t.Helper(); n.command("REPLICAOF", "127.0.0.1", strconv.Itoa(to.base)) }
+func (n *node) follow(to *node) {
+	n.t.Helper()
+	n.command("REPLICAOF", "127.0.0.1", strconv.Itoa(to.base))
+}
 
 // waitRole waits until the node has the role.
 func (n *node) waitRole(want string, within time.Duration) {
