@@ -89,7 +89,7 @@ func (s *set) refusal(c *command.Command) string {
 		return errNoReplicas
 	case s.stale != "" && c.Flags&command.Stale == 0:
 		return s.stale
-	case s.tooOld != "" && s.readOnly && c.Flags&command.Stale == 0:
+	case s.tooOld != "" && s.readOnly && c.Flags&command.ReadOnly != 0:
 		return s.tooOld
 	case len(s.shards) == 0 && c.Flags&command.Loading == 0:
 		return errLoading
@@ -149,7 +149,7 @@ func (k *Keyspace) SetStale(v Stale) {
 }
 
 // SetTooOld refuses reads on a replica whose data is older than limit, which it may be at most, or serves them again if
-// limit is 0. A primary's data is never too old.
+// limit is 0. What reads no keys (PING, INFO and their like) is answered in any case, and a primary's data is never too old.
 func (k *Keyspace) SetTooOld(limit time.Duration) {
 	k.change(func(s *set) {
 		if s.tooOld = ""; limit > 0 {

@@ -136,7 +136,7 @@ func (b *backend) Wait(ctx context.Context, written []uint64, replicas int, leve
 }
 
 func (b *backend) FreshReplicas(maxLag time.Duration) int {
-	s, ok := b.Server().(interface{ FreshReplicas(time.Duration) int })
+	s := b.Server()
 	if !ok {
 		return 0 // nobody is served
 	}
