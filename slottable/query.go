@@ -49,6 +49,29 @@ func (t *Table) Count(offsets []uint64, level Level) (n int) {
 	return n
 }
 
+// Fresh is the number of distinct replicas that are live on every shard, that were heard on each since then, and that
+// have applied everything before offsets[shard] on each, 0 included.
+func (t *Table) Fresh(offsets []uint64, since time.Duration) (n int) {
+	if len(t.shards) == 0 {
+		return 0
+	}
+	for id := range t.shards[0].slots {
+		if t.covers(id, offsets, Applied, false) && t.heard(id, since) {
+			n++
+		}
+	}
+	return n
+}
+
+func (t *Table) heard(replica wire.ID, since time.Duration) bool {
+	for i := range t.shards {
+		if s := t.shards[i].slots[replica]; s == nil || s.Seen < since {
+			return false
+		}
+	}
+	return true
+}
+
 func (t *Table) covers(replica wire.ID, offsets []uint64, level Level, asked bool) bool {
 	for i := range t.shards {
 		var offset uint64
