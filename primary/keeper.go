@@ -30,6 +30,7 @@ func (s *Server) keep() {
 		for _, p := range s.ports {
 			s.present(p)
 			p.rate.sample(s.now(), p.Log().Published())
+			p.past.sample(s.now(), p.Log().Published())
 			p.snapshots.sweep(s.ReconnectWindow(), func(id wire.ID) bool { return s.uses(p.ID(), id) })
 		}
 		s.mu.Lock()

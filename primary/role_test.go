@@ -144,3 +144,55 @@ func TestWaitAcrossAChangeOfRole(t *testing.T) {
 		}
 	})
 }
+
+// A replica counts for min-replicas-to-write while it is live on every shard and has applied what was there so long ago,
+// not because its acks keep coming.
+func TestFreshReplicas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, 2, backlog.Options{}, ServerOptions{})
+		defer s.end()
+		peers := []*peer{s.resume(0, 1, 0)}
+		peers[0].ack(0, 0, 0)
+		synctest.Wait()
+		if n := s.server.FreshReplicas(5 * time.Second); n != 0 {
+			t.Fatalf("%d replicas, and the only one is on one of two shards", n)
+		}
+		peers = append(peers, s.resume(1, 1, 0))
+		for _, p := range peers {
+			p.ack(0, 0, 0)
+			// It acks for ever what it has applied, which is nothing; ended by the end of its session.
+			go func() {
+				for {
+					if f, err := p.try(); err != nil || f.Kind == wire.KindBye {
+						return
+					} else if f.Kind == wire.KindHeartbeat {
+						h, err := wire.ParseHeartbeat(f.Payload)
+						if err != nil {
+							return
+						}
+						if _, err := p.conn.Write(wire.AppendAck(nil, wire.Ack{Received: h.Sent})); err != nil {
+							return
+						}
+					}
+				}
+			}()
+		}
+		synctest.Wait()
+		if n := s.server.FreshReplicas(5 * time.Second); n != 1 {
+			t.Fatalf("%d fresh replicas, want 1", n)
+		}
+		s.shards[1].write(3, 10)
+		<-time.After(3 * time.Second)
+		if n := s.server.FreshReplicas(5 * time.Second); n != 1 {
+			t.Fatalf("%d fresh replicas 3 s behind, want 1", n)
+		}
+		<-time.After(4 * time.Second)
+		if n := s.server.FreshReplicas(5 * time.Second); n != 0 {
+			t.Fatalf("%d fresh replicas 7 s behind, want none", n)
+		}
+		for _, p := range peers {
+			p.close()
+		}
+		synctest.Wait()
+	})
+}

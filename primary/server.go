@@ -44,6 +44,7 @@ type port struct {
 	pending   pending
 	snapshots snapshots
 	rate      rate
+	past      past
 
 	mu struct {
 		sync.Mutex

@@ -24,6 +24,8 @@ type Server interface {
 	Changed()
 	// WaitAcked is primary.Server's.
 	WaitAcked(ctx context.Context, offsets []uint64, replicas int, level slottable.Level) int
+	// FreshReplicas is primary.Server's.
+	FreshReplicas(maxLag time.Duration) int
 	DropSlot(replica wire.ID) (int, error)
 	SetReconnectWindow(time.Duration)
 	ReconnectWindow() time.Duration

@@ -137,7 +137,7 @@ func (b *backend) Wait(ctx context.Context, written []uint64, replicas int, leve
 
 func (b *backend) FreshReplicas(maxLag time.Duration) int {
 	s := b.Server()
-	if !ok {
+	if s == nil {
 		return 0 // nobody is served
 	}
 	return s.FreshReplicas(maxLag)
