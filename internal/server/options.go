@@ -46,6 +46,9 @@ type NodeOptions struct {
 	AcceptEmptyPrimary  bool             `help:"Follow a primary that has no data and none of this replica's history, at the price of this replica's data."`
 	KeepPrevious        bool             `help:"Keep the data that a full sync replaces until the next one." default:"true" negatable:""`
 	SyncRate            units.Bytes      `help:"Bytes a second that a full sync may take; 0 means no limit." default:"0"`
+	MinReplicasToWrite  int              `help:"Fewest replicas that must keep up for writes to be taken; 0 asks for none." default:"0"`
+	MinReplicasMaxLag   time.Duration    `help:"How far behind a replica may be to count for --min-replicas-to-write, in whole seconds." default:"10s"`
+	ReplicaMaxStaleness time.Duration    `help:"While following: answer reads -STALE when the data is older than this; 0 never does." default:"0s"`
 	LogLevel            string           `help:"Least severe message that is logged: trace, debug, info, warn or error." default:"info"`
 	LogFormat           string           `help:"How messages are written to standard error: text or json." default:"text"`
 	Config              string           `help:"TOML file with the same names as keys. Flags rank above the environment, and that above the file." placeholder:"FILE"`
@@ -178,6 +181,15 @@ func (o *NodeOptions) faults() (errs []error) {
 	}
 	if o.MaxReplicas < 1 {
 		fault("--max-replicas: %d; give at least 1", o.MaxReplicas)
+	}
+	if o.MinReplicasToWrite < 0 {
+		fault("--min-replicas-to-write: %d is less than none", o.MinReplicasToWrite)
+	}
+	if o.MinReplicasMaxLag < time.Second || o.MinReplicasMaxLag%time.Second != 0 {
+		fault("--min-replicas-max-lag: %s; give whole seconds, such as 10s", o.MinReplicasMaxLag)
+	}
+	if o.ReplicaMaxStaleness < 0 {
+		fault("--replica-max-staleness: %s is negative", o.ReplicaMaxStaleness)
 	}
 	if o.ReplicaID != "" {
 		if _, err := store.ParseID(o.ReplicaID); err != nil {

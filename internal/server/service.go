@@ -51,6 +51,7 @@ func serve(o *NodeOptions, log hclog.Logger, ks *keyspace.Keyspace, backend func
 		fail: make(chan error, 1), close: closeNode,
 		server: NewServer(ServeOptions{
 			Keyspace: ks, Backend: backend(addr), Params: o.params(log), Shutdown: quit, Version: version.String(), Logger: log.Named("clients"),
+			MinReplicas: o.MinReplicasToWrite, MinReplicasMaxLag: o.MinReplicasMaxLag, MaxStaleness: o.ReplicaMaxStaleness,
 		}),
 	}
 	// serve starts the accept loop. It owns the listener and ends when stop closes it, or when accepting fails, which ends
