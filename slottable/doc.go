@@ -22,7 +22,8 @@
 //
 // A replica id counts once ([Table.Count]), however many addresses or sessions it had, and only while it is attached
 // and not in a full sync on each shard that was asked about, by acks of the shard's present generation. A detached
-// replica is not counted: what it acked was true, but whether it will ever come back is not known.
+// replica is not counted: what it acked was true, but whether it will ever come back is not known. Nor is one that has
+// undone a surplus and has not settled yet: it could not take the primary's place.
 //
 // # Invariants
 //

@@ -82,7 +82,7 @@ func (t *Table) covers(replica wire.ID, offsets []uint64, level Level, asked boo
 			continue
 		}
 		s := t.shards[i].slots[replica]
-		if s == nil || !s.Attached() || s.Syncing || !s.Acked || s.Generation != t.shards[i].generation || s.at(level) < offset {
+		if s == nil || !s.Attached() || s.Syncing || s.Settles > 0 || !s.Acked || s.Generation != t.shards[i].generation || s.at(level) < offset {
 			return false
 		}
 	}
@@ -91,17 +91,18 @@ func (t *Table) covers(replica wire.ID, offsets []uint64, level Level, asked boo
 
 // Record is what of a slot outlives the primary's process.
 type Record struct {
-	Replica    wire.ID
-	Shard      int
-	Address    string
-	Announce   string
-	Generation wire.Generation
-	Acked      bool
-	Ack        wire.Ack
-	Need       uint64
-	Syncing    bool
-	Start      uint64  // the snapshot's offset; only of a slot that is in a full sync
-	Snapshot   wire.ID // the same
+	Replica                wire.ID
+	Shard                  int
+	Address                string
+	Announce, AnnounceBase string
+	Generation             wire.Generation
+	Acked                  bool
+	Ack                    wire.Ack
+	Need                   uint64
+	Settles                uint64
+	Syncing                bool
+	Start                  uint64  // the snapshot's offset; only of a slot that is in a full sync
+	Snapshot               wire.ID // the same
 }
 
 // Export returns the records of all slots, ordered by shard and replica id. A full sync whose snapshot is not made
@@ -115,7 +116,7 @@ func (t *Table) Export() []Record {
 			}
 			r := Record{
 				Replica: s.Replica, Shard: i, Address: s.Address, Announce: s.Announce, Generation: s.Generation,
-				Acked: s.Acked, Ack: s.Ack, Need: s.Need, Syncing: s.Syncing,
+				Acked: s.Acked, Ack: s.Ack, Need: s.Need, Syncing: s.Syncing, AnnounceBase: s.AnnounceBase, Settles: s.Settles,
 			}
 			if s.Syncing {
 				r.Start, r.Snapshot = s.Start, s.Snapshot
@@ -137,7 +138,7 @@ func (t *Table) Import(records []Record, now time.Duration) {
 		t.shards[r.Shard].slots[r.Replica] = &Slot{
 			Replica: r.Replica, Shard: r.Shard, Address: r.Address, Announce: r.Announce, Detached: now, Seen: now,
 			Generation: r.Generation, Acked: r.Acked, Ack: r.Ack, Need: r.Need,
-			Syncing: r.Syncing, Start: r.Start, Snapshot: r.Snapshot,
+			Syncing: r.Syncing, Start: r.Start, Snapshot: r.Snapshot, AnnounceBase: r.AnnounceBase, Settles: r.Settles,
 		}
 	}
 	t.version++

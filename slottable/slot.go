@@ -26,8 +26,8 @@ type Slot struct {
 	Shard    int
 	Nonce    wire.ID // of the process that is or was attached; zero after a restart of the primary
 	Address  string  // where the connection came from
-	Announce string  // where the replica says that it can be reached; may be empty
-	// AnnounceBase is where it serves replicas of its own, as long as it is attached; may be empty.
+	Announce string  // where the replica says that clients reach it; may be empty
+	// AnnounceBase is where it says that replicas of its own do, "host:port-base"; may be empty.
 	AnnounceBase string
 
 	Session  Session       // zero while detached
@@ -43,6 +43,8 @@ type Slot struct {
 
 	Syncing  bool    // in a full sync: nothing is acked before it is installed
 	Snapshot wire.ID // the snapshot being fetched, zero until it is made
+	Undoing  bool    // the session is one in which the replica undoes a surplus: nothing is acked in it
+	Settles  uint64  // a replica that has undone a surplus has no whole data, and counts for nobody, before it has applied this
 
 	fresh bool     // no ack in this session yet
 	last  wire.Ack // the latest ack of this session, which outlives a change of generation

@@ -64,14 +64,15 @@ func (t *Table) SetGeneration(shard int, g wire.Generation, first uint64) {
 
 // Attachment is an accepted handshake. The shard's generation is the table's present one.
 type Attachment struct {
-	Shard             int
-	Replica, Nonce    wire.ID
-	Address, Announce string
-	AnnounceBase      string // the replica's own replication ports
+	Shard                           int
+	Replica, Nonce                  wire.ID
+	Address, Announce, AnnounceBase string
 	// Start is where the stream will begin: the replica has everything before it. In a full sync it is any offset that
 	// is not beyond the snapshot's, which [Table.Sync] then tells.
 	Start   uint64
 	Syncing bool
+	// Undoing: the replica has a surplus behind Start, which it is to undo. What it acked is void.
+	Undoing bool
 }
 
 // Attach opens a session on the replica's slot, and makes the slot if there is none. The same process (the same nonce)
@@ -98,14 +99,18 @@ func (t *Table) Attach(a Attachment, now time.Duration) (opened, replaced Sessio
 	replaced = s.Session
 	delete(t.sessions, replaced)
 	t.last++
-	s.Session, s.Nonce, s.Address, s.Announce, s.AnnounceBase, s.Seen = t.last, a.Nonce, a.Address, a.Announce, a.AnnounceBase, now
+	s.Session, s.Nonce, s.Seen = t.last, a.Nonce, now
+	s.Address, s.Announce, s.AnnounceBase = a.Address, a.Announce, a.AnnounceBase
 	t.sessions[s.Session] = s
-	if s.Generation != sh.generation || a.Syncing {
+	if s.Generation != sh.generation || a.Syncing || a.Undoing {
 		s.void()
+	}
+	if a.Syncing || a.Undoing || a.Start >= s.Settles {
+		s.Settles = 0
 	}
 	s.Generation = sh.generation
 	s.claim(a.Start)
-	s.Syncing, s.Snapshot = a.Syncing, wire.ID{}
+	s.Syncing, s.Snapshot, s.Undoing = a.Syncing, wire.ID{}, a.Undoing
 	s.begin(a.Start)
 	t.version++
 	return s.Session, replaced, nil
@@ -132,6 +137,20 @@ func (t *Table) Sync(session Session, snapshot wire.ID, at uint64) error {
 	return nil
 }
 
+// Settles tells, in a session that undoes a surplus, from which offset on the replica's data will be whole again.
+func (t *Table) Settles(session Session, at uint64) error {
+	s := t.sessions[session]
+	if s == nil {
+		return ErrSession
+	}
+	if !s.Undoing {
+		return fmt.Errorf("slottable: replica %s on shard %d undoes no surplus", s.Replica, s.Shard)
+	}
+	s.Settles = at
+	t.version++
+	return nil
+}
+
 // Sent tells how far the session's stream was handed to its connection. It must be told before a byte of it leaves,
 // or an ack could overtake it.
 func (t *Table) Sent(session Session, next uint64) error {
@@ -154,6 +173,9 @@ func (t *Table) Ack(session Session, a wire.Ack, now time.Duration) error {
 		return err
 	}
 	s.Seen = now
+	if a.Applied >= s.Settles {
+		s.Settles = 0
+	}
 	if s.Syncing && a.Applied < s.Start {
 		return nil // a sign of life while the snapshot is being installed
 	}

@@ -30,6 +30,8 @@ type twinSlot struct {
 	first          uint64    // the need before anything is known
 	syncing        bool
 	snapshot       wire.ID
+	undoing        bool
+	settles        uint64 // 0: its data is whole
 }
 
 func (w *twin) find(replica wire.ID, shard int) *twinSlot {
@@ -86,6 +88,7 @@ func (m *machine) attach(t *rapid.T) {
 		Start:   rapid.Uint64Range(0, 50).Draw(t, "start"),
 		Syncing: rapid.Bool().Draw(t, "syncing"),
 	}
+	a.Undoing = !a.Syncing && rapid.Bool().Draw(t, "undoing")
 	got, replaced, err := m.table.Attach(a, m.now)
 	s := m.twin.find(a.Replica, a.Shard)
 	live, slots := 0, 0
@@ -124,9 +127,13 @@ func (m *machine) attach(t *rapid.T) {
 	if got != m.twin.next {
 		t.Fatalf("attach gave session %d, want %d", got, m.twin.next)
 	}
-	if s.gen != m.twin.gens[a.Shard] || a.Syncing {
+	if s.gen != m.twin.gens[a.Shard] || a.Syncing || a.Undoing {
 		s.known = nil
 	}
+	if a.Syncing || a.Undoing || a.Start >= s.settles {
+		s.settles = 0
+	}
+	s.undoing = a.Undoing
 	if s.known != nil {
 		k := wire.Ack{Received: min(s.known.Received, a.Start), Applied: min(s.known.Applied, a.Start), Durable: min(s.known.Durable, a.Start)}
 		s.known = &k
@@ -151,6 +158,17 @@ func (m *machine) sync(t *rapid.T) {
 		t.Fatalf("sync: %v, the twin says %v", err, ok)
 	} else if ok {
 		s.snapshot, s.start, s.sent, s.first, s.last = twinID(9), at, at, at, nil
+	}
+}
+
+func (m *machine) settles(t *rapid.T) {
+	session, at := m.session(t), rapid.Uint64Range(0, 60).Draw(t, "at")
+	err := m.table.Settles(session, at)
+	s := m.twin.by(session)
+	if ok := s != nil && s.undoing; ok != (err == nil) {
+		t.Fatalf("settles: %v, the twin says %v", err, ok)
+	} else if ok {
+		s.settles = at
 	}
 }
 
@@ -185,6 +203,9 @@ func (m *machine) ack(t *rapid.T) {
 	}
 	if ok != (err == nil) {
 		t.Fatalf("ack %+v: %v, the twin says %v", a, err, ok)
+	}
+	if ok && a.Applied >= s.settles {
+		s.settles = 0
 	}
 	if ok && (!s.syncing || a.Applied >= s.start) {
 		s.last, s.known, s.syncing, s.snapshot = &a, &a, false, wire.ID{}
@@ -298,7 +319,7 @@ func (w *twin) count(offsets []uint64, level Level) (n int) {
 		ok := true
 		for shard, o := range want {
 			s := w.find(twinID(r), shard)
-			ok = ok && s != nil && s.session != 0 && !s.syncing && s.known != nil && s.gen == w.gens[shard] &&
+			ok = ok && s != nil && s.session != 0 && !s.syncing && s.settles == 0 && s.known != nil && s.gen == w.gens[shard] &&
 				((level == Applied && s.known.Applied >= o) || (level == Durable && s.known.Durable >= o))
 		}
 		if ok {
@@ -318,7 +339,7 @@ func TestTableAgainstTwin(t *testing.T) {
 			m.table.SetGeneration(i, wire.Generation{1}, 0)
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"attach": m.attach, "sync": m.sync, "sent": m.sent, "ack": m.ack, "detach": m.detach, "reap": m.reap,
+			"attach": m.attach, "sync": m.sync, "settles": m.settles, "sent": m.sent, "ack": m.ack, "detach": m.detach, "reap": m.reap,
 			"generation": m.generation, "drop": m.drop, "restart": m.restart,
 			"wait": func(t *rapid.T) { m.now += time.Duration(rapid.IntRange(1, 5).Draw(t, "by")) },
 			"":     m.check,
