@@ -104,7 +104,7 @@ const (
 	ReasonEmpty             Reason = "empty"              // the replica has no data
 	ReasonEvicted           Reason = "evicted"            // the backlog no longer holds the replica's offset
 	ReasonUnknownGeneration Reason = "unknown-generation" // the replica's generation is not on the primary's lineage
-	ReasonDiverged          Reason = "diverged"           // the replica went past the end of a generation
+	ReasonDiverged          Reason = "diverged"           // the replica has mutations that the primary does not have
 	ReasonShardLayout       Reason = "shard-layout"       // the replica's shard count is another
 )
 

@@ -5,6 +5,14 @@ import (
 	"fmt"
 )
 
+// Limits of what a replica may ask for after a rewind frame. Past them, it needs a full sync.
+const (
+	// MaxWantBytes is the largest size of all want-keys payloads of a session together.
+	MaxWantBytes = 64 << 20
+	// MaxWantKeys is the largest number of keys in them.
+	MaxWantKeys = 1 << 20
+)
+
 // WantKeys lists raw keys that a replica asks for after a rewind frame: those that its surplus touched. A list may
 // take several frames; the last one says so.
 type WantKeys struct {
