@@ -55,6 +55,7 @@ type Link struct {
 	began     time.Duration
 	keptAlive time.Duration
 	position  wire.Position // what HELLO said
+	lineage   wire.Lineage  // the same
 	welcome   *wire.Welcome
 	sync      syncState
 

@@ -13,7 +13,7 @@ import (
 // the inbox was applied, and nothing moves it until the session does (pitfall 1).
 func (l *Link) dialed(ev Event) {
 	l.setState(StateHandshake)
-	l.began, l.position, l.durable = l.now, ev.Position, ev.Durable
+	l.began, l.position, l.lineage, l.durable = l.now, ev.Position, ev.Lineage, ev.Durable
 	l.figures.Heartbeats, l.figures.Began = 0, l.now
 	l.do(Action{Kind: ActionHello, Position: ev.Position, Lineage: ev.Lineage, Snapshot: ev.Snapshot})
 }
@@ -101,7 +101,9 @@ func (l *Link) begin() {
 
 func (l *Link) resume() {
 	w := l.welcome
-	if l.position.IsZero() || w.Position.Offset != l.position.Offset || !w.Lineage.Contains(l.position, w.Next) {
+	// The primary may name the position by another generation: that of a promotion without a write behind it counts for nothing.
+	shared := w.Lineage.Contains(l.position, w.Next) || l.lineage.Contains(w.Position, l.position.Offset)
+	if l.position.IsZero() || w.Position.Offset != l.position.Offset || !shared {
 		l.fail(fmt.Errorf("%w: it resumes at %s, this replica is at %s", ErrProtocol, w.Position, l.position))
 		return
 	}
