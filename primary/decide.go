@@ -23,7 +23,7 @@ var holdNames = [...]string{"held", "evicted", "beyond", "misaligned"}
 func (h Hold) String() string { return holdNames[h] }
 
 // Facts is what the primary knows at the one moment at which it decides. Everything in it was read while the reader
-// that Hold speaks of was open.
+// that Hold speaks of was open: at the [Fork], which is the replica's own offset unless it has a surplus.
 type Facts struct {
 	Node          wire.ID   // this node
 	Path          []wire.ID // where its data comes from: node ids from the root of the chain down to this node
@@ -35,6 +35,8 @@ type Facts struct {
 	Auth          error  // why the credentials are no good, or nil
 	Lineage       wire.Lineage
 	Published     uint64
+	Unsettled     bool // the shard's data is no state of any one position
+	Values        bool // the shard can tell what it has under keys, for a rewind
 	Hold          Hold
 }
 
@@ -46,12 +48,13 @@ const (
 	Refuse Action = iota
 	Resume
 	FullSync
+	Rewind
 )
 
 // Verdict is the answer to a HELLO.
 type Verdict struct {
 	Action   Action
-	Position wire.Position // Resume: where the stream begins
+	Position wire.Position // Resume: where the stream begins; Rewind: the fork
 	Reason   wire.Reason   // FullSync
 	Code     wire.Code     // Refuse
 	Text     string        // Refuse: what is wrong, and the way out; FullSync: what exactly did not fit
@@ -62,6 +65,8 @@ func (v Verdict) String() string {
 	switch v.Action {
 	case Resume:
 		return "resume " + v.Position.String()
+	case Rewind:
+		return "rewind to " + v.Position.String()
 	case FullSync:
 		return fmt.Sprintf("fullsync %s: %s", v.Reason, v.Text)
 	default:
@@ -77,9 +82,10 @@ func fullSync(reason wire.Reason, format string, args ...any) Verdict {
 	return Verdict{Action: FullSync, Reason: reason, Text: fmt.Sprintf(format, args...)}
 }
 
-// Decide answers a HELLO. A replica resumes if and only if its position lies on the primary's lineage and the log holds
-// that offset, at the boundary of a frame. What can be refused is refused before any data moves. Whether another process
-// holds the replica's slot, and whether there is room for one more, is for the slot table to say.
+// Decide answers a HELLO. A replica resumes if and only if its data is the beginning of the primary's history and the log
+// holds its offset, at the boundary of a frame. One that has a surplus instead is to undo it, if it can. What can be refused
+// is refused before any data moves. Whether another process holds the replica's slot, and whether there is room for one
+// more, is for the slot table to say.
 func Decide(h wire.Hello, f Facts) Verdict {
 	if v, refused := admit(h, f); refused {
 		return v
@@ -112,6 +118,8 @@ func admit(h wire.Hello, f Facts) (Verdict, bool) {
 		return refuse(wire.CodeShard, "this port serves shard %d of %d, the replica asked for shard %d; is --primary set to the port base?", f.Shard, f.Shards, h.Shard), true
 	case len(f.Lineage) == 0:
 		return refuse(wire.CodeLoading, "shard %d has no data of its own yet", f.Shard), true
+	case f.Unsettled:
+		return refuse(wire.CodeLoading, "shard %d is rejoining by difference and has no whole data yet", f.Shard), true
 	}
 	return Verdict{}, false
 }
@@ -124,15 +132,20 @@ func place(h wire.Hello, f Facts) Verdict {
 		return fullSync(wire.ReasonShardLayout, "the replica has %d shards, this primary %d", h.Shards, f.Shards)
 	case p.IsZero():
 		return fullSync(wire.ReasonEmpty, "the replica has no data")
-	case f.Following && p.Offset > f.Published && f.Lineage.Contains(p, p.Offset):
+	}
+	fork, common := Fork(h, f.Lineage, f.Published, f.Following)
+	switch {
+	case common && fork.Offset > f.Published:
 		return refuse(wire.CodeBehind, "this node follows another one and is at %d, the replica at %d: it has to catch up first; or follow its primary", f.Published, p.Offset)
-	case f.Following && !f.Streaming && !f.Lineage.Has(p.Generation):
-		// Its own primary may know that generation.
-		return refuse(wire.CodeBehind, "this node follows another one, which it has not reached yet, and does not know %s", p.Generation)
-	case !f.Lineage.Has(p.Generation):
+	case (!common || fork.Offset < p.Offset) && f.Following && !f.Streaming:
+		// What looks like another history may be that of its own primary.
+		return refuse(wire.CodeBehind, "this node follows another one, which it has not reached yet, and %s is not on the history that it knows", p)
+	case !common && !f.Lineage.Has(p.Generation):
 		return fullSync(wire.ReasonUnknownGeneration, "%s is none of this primary's %d generations", p.Generation, len(f.Lineage))
-	case !f.Lineage.Contains(p, f.Published):
+	case !common:
 		return fullSync(wire.ReasonDiverged, "%s does not lie on this primary's lineage, which is at %d", p, f.Published)
+	case fork.Offset < p.Offset:
+		return undo(h, f, fork)
 	}
 	switch f.Hold {
 	case Evicted:
@@ -142,5 +155,26 @@ func place(h wire.Hello, f Facts) Verdict {
 	case Misaligned:
 		return fullSync(wire.ReasonDiverged, "%s lies inside a frame of this primary: no replica of its history can be there", p)
 	}
-	return Verdict{Action: Resume, Position: p}
+	return Verdict{Action: Resume, Position: fork}
+}
+
+// undo answers a replica that has [fork, its offset), which this primary does not have.
+func undo(h wire.Hello, f Facts, fork wire.Position) Verdict {
+	const surplus = "the replica has [%d, %d), which this primary, at %d, does not have"
+	var why string
+	switch {
+	case h.Capabilities&wire.CapDifference == 0:
+		why = ", and cannot undo it"
+	case fork.Offset == 0:
+		why = ", and nothing else" // a full sync costs no more, and asks the replica whether it may be wiped
+	case !f.Values:
+		why = "; this primary cannot tell single keys"
+	case f.Hold == Misaligned:
+		why = "; that begins inside a frame of this primary"
+	case f.Hold != Held:
+		why = "; its log no longer reaches back to that"
+	default:
+		return Verdict{Action: Rewind, Position: fork, Text: fmt.Sprintf(surplus, fork.Offset, h.Position.Offset, f.Published)}
+	}
+	return fullSync(wire.ReasonDiverged, surplus+why, fork.Offset, h.Position.Offset, f.Published)
 }

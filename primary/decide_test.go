@@ -14,9 +14,11 @@ import (
 
 // TestDecide replays the stories in testdata/decide; -rewrite records them anew. A generation is written as one letter.
 //
-//	primary [cluster=c] [shards=n] [shard=n] [format=n] [follows=streaming|down] [path=(n,n)] lineage=(a@0,b@100) published=n oldest=n group=n
-//	hello [position=a:5] [shards=n] [shard=n] [cluster=c] [format=n] [version=n] [node=n] [replica=n] [auth=no]
+//	primary [cluster=c] [shards=n] [shard=n] [format=n] lineage=(a@0,b@100) published=n oldest=n group=n
+//	        [follows=streaming|down] [unsettled] [novalues] [path=(n,n)]
+//	hello [position=a:5] [lineage=(a@0)] [difference] [shards=n] [shard=n] [cluster=c] [format=n] [version=n] [node=n] [replica=n] [auth=no]
 //
+// A shard can tell what it has under single keys, unless it says novalues.
 // Every frame of the primary's log holds `group` mutations.
 func TestDecide(t *testing.T) {
 	datadriven.Walk(t, "testdata/decide", func(t *testing.T, path string) {
@@ -25,7 +27,7 @@ func TestDecide(t *testing.T) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			switch d.Cmd {
 			case "primary":
-				f = Facts{Node: wire.ID{1}, Shards: 4}
+				f = Facts{Node: wire.ID{1}, Shards: 4, Streaming: true, Values: true}
 				oldest, group = 0, 1
 				for _, a := range d.CmdArgs {
 					switch a.Key {
@@ -50,10 +52,11 @@ func TestDecide(t *testing.T) {
 							f.Path = append(f.Path, wire.ID{byte(number(t, id))})
 						}
 					case "lineage":
-						for _, e := range a.Vals {
-							p := position(t, strings.Replace(e, "@", ":", 1))
-							f.Lineage = append(f.Lineage, wire.Epoch{Generation: p.Generation, First: p.Offset})
-						}
+						f.Lineage = lineage(t, a.Vals)
+					case "unsettled":
+						f.Unsettled = true
+					case "novalues":
+						f.Values = false
 					default:
 						d.Fatalf(t, "unknown argument %s", a.Key)
 					}
@@ -67,6 +70,10 @@ func TestDecide(t *testing.T) {
 					case "position":
 						h.Position = position(t, a.Vals[0])
 						h.Shards = f.Shards
+					case "lineage":
+						h.Lineage = lineage(t, a.Vals)
+					case "difference":
+						h.Capabilities |= wire.CapDifference
 					case "shards":
 						h.Shards = uint32(number(t, a.Vals[0]))
 					case "shard":
@@ -89,15 +96,17 @@ func TestDecide(t *testing.T) {
 						d.Fatalf(t, "unknown argument %s", a.Key)
 					}
 				}
-				switch o := h.Position.Offset; {
+				o := h.Position.Offset
+				if fork, ok := Fork(h, f.Lineage, f.Published, f.Following); ok {
+					o = fork.Offset
+				}
+				switch f.Hold = Held; {
 				case o > f.Published:
 					f.Hold = Beyond
 				case o < oldest:
 					f.Hold = Evicted
 				case o%group != 0:
 					f.Hold = Misaligned
-				default:
-					f.Hold = Held
 				}
 				return Decide(h, f).String()
 			}
@@ -114,6 +123,15 @@ func number(t *testing.T, s string) uint64 {
 		t.Fatal(err)
 	}
 	return n
+}
+
+func lineage(t *testing.T, epochs []string) (l wire.Lineage) {
+	t.Helper()
+	for _, e := range epochs {
+		p := position(t, strings.Replace(e, "@", ":", 1))
+		l = append(l, wire.Epoch{Generation: p.Generation, First: p.Offset})
+	}
+	return l
 }
 
 func position(t *testing.T, s string) wire.Position {

@@ -5,7 +5,8 @@
 // # A session
 //
 //	HELLO ->            the replica says who and where it is           handshake.go
-//	<- RESUME           ... its position is held, or                   decide.go
+//	<- RESUME           ... its position is held, or                   decide.go, fork.go
+//	<- REWIND, WANT-KEYS -> <- VALUES, VALUES-END                      rewind.go
 //	<- FULLSYNC         a snapshot is made, or shared, or gone on with snapshots.go
 //	<- MANIFEST, FETCH -> <- chunks, SNAPSHOT-END (again and again)    fullsync.go
 //	<- frames, heartbeats                                              feeder.go
@@ -35,6 +36,8 @@
 //  4. Nothing that a replica does or fails to do makes a shard wait: feeders read published frames and never hold a lock
 //     of the shard, and a stuck write ends the session after [WriteTimeout].
 //  5. Only an ack moves a slot's acks, and acks are counted only within the shard's present generation.
+//  6. A session speaks of the lineage that it was welcomed with: no frame, heartbeat or values-end leaves it once the shard's is
+//     another one.
 //
 // # Locks
 //

@@ -13,7 +13,10 @@ const maxRun = 256 << 10
 
 // feed is the feeder: it answers the HELLO, ships the snapshot if there is one, and streams.
 func (c *session) feed() error {
-	if c.verdict.Action == FullSync {
+	switch c.verdict.Action {
+	case Rewind:
+		return c.rewind()
+	case FullSync:
 		if err := c.fullSync(); err != nil {
 			return err
 		}
@@ -92,11 +95,14 @@ func (c *session) pump(idle context.Context) error {
 }
 
 // beat sends a heartbeat: where the primary is, and what this session was sent. It stands between two frames and takes
-// no offset (pitfall 4).
+// no offset (pitfall 4), and speaks of the session's lineage only.
 func (c *session) beat() error {
 	c.due = time.Now().Add(HeartbeatInterval)
 	sent := c.sent.Load()
 	published := max(c.log.Published(), sent)
+	if !c.onLineage() {
+		return errRole // the offset may be one of a generation that the replica was not told of
+	}
 	h := wire.Heartbeat{
 		Position: c.lineage.At(published), Clock: time.Now().UnixMicro(), Digest: c.hash, Sent: sent,
 		Pending: uint64(c.log.BytesFrom(sent)),

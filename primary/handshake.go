@@ -120,25 +120,27 @@ func (s *Server) open(p *port, h wire.Hello, address string) *opening {
 	const tries = 5
 	for range tries {
 		o := &opening{log: p.Log(), lineage: p.Lineage(), path: s.opts.Path()}
-		hold := Held
-		if !h.Position.IsZero() {
+		o.published = o.log.Published()
+		f := Facts{
+			Node: s.opts.Node, Path: o.path, Following: s.opts.Following(), Streaming: s.opts.Streaming(), Cluster: s.opts.Cluster,
+			Shard: uint32(p.ID()), Shards: uint32(len(s.ports)), Format: s.opts.Format, Auth: s.opts.Authenticate(h.User, h.Password),
+			Lineage: o.lineage, Published: o.published, Unsettled: !p.Settled(),
+		}
+		if fork, common := Fork(h, f.Lineage, f.Published, f.Following); common {
 			var err error
-			if o.reader, err = o.log.NewReader(h.Position.Offset); err != nil {
-				if hold, err = holdOf(err); err != nil {
-					o.verdict = refuse(wire.CodeFailed, "shard %d cannot be read at %d: %v", p.ID(), h.Position.Offset, err)
+			if o.reader, err = o.log.NewReader(fork.Offset); err != nil {
+				if f.Hold, err = holdOf(err); err != nil {
+					o.verdict = refuse(wire.CodeFailed, "shard %d cannot be read at %d: %v", p.ID(), fork.Offset, err)
 					return o
 				}
 			}
+			f.Values = fork.Offset < h.Position.Offset && p.tellsValues()
 		}
-		o.published = o.log.Published()
 		if p.Log() != o.log || !p.Lineage().Equal(o.lineage) {
 			o.closeReader()
 			continue
 		}
-		o.verdict = Decide(h, Facts{
-			Node: s.opts.Node, Path: o.path, Following: s.opts.Following(), Streaming: s.opts.Streaming(), Cluster: s.opts.Cluster, Shard: uint32(p.ID()), Shards: uint32(len(s.ports)), Format: s.opts.Format,
-			Auth: s.opts.Authenticate(h.User, h.Password), Lineage: o.lineage, Published: o.published, Hold: hold,
-		})
+		o.verdict = Decide(h, f)
 		if o.verdict.Action != Resume {
 			o.closeReader()
 		}
@@ -162,7 +164,7 @@ func (o *opening) closeReader() {
 func (s *Server) attach(p *port, h wire.Hello, o *opening, address string) bool {
 	a := slottable.Attachment{
 		Shard: p.ID(), Replica: h.Replica, Nonce: h.Nonce, Address: address, Announce: h.Announce, AnnounceBase: h.AnnounceBase,
-		Start: o.verdict.Position.Offset, Syncing: o.verdict.Action == FullSync,
+		Start: o.verdict.Position.Offset, Syncing: o.verdict.Action == FullSync, Undoing: o.verdict.Action == Rewind,
 	}
 	if a.Syncing {
 		a.Start = p.snapshots.start(h.Snapshot)

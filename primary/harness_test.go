@@ -59,6 +59,9 @@ type fake struct {
 	slow        time.Duration // how long a checkpoint takes
 	broken      error         // what Checkpoint fails with
 	onLineage   func()        // called by the next Lineage
+	unsettled   bool
+	values      map[string][]byte // what Values tells
+	noValues    bool              // the state machine cannot
 }
 
 var history = wire.Lineage{{Generation: wire.Generation{'a'}, First: 0}}
@@ -93,7 +96,38 @@ func (f *fake) Lineage() wire.Lineage {
 }
 
 func (f *fake) Position() wire.Position {
-	return wire.Position{Generation: wire.Generation{'a'}, Offset: f.log.Published()}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lineage.At(f.log.Published())
+}
+
+// begin begins a generation where the log ends, as a promotion does.
+func (f *fake) begin(g byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lineage = f.lineage.Begin(wire.Generation{g}, f.log.Next())
+}
+
+func (f *fake) Settled() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.unsettled
+}
+
+func (f *fake) Values(keys [][]byte, each func(key, value []byte, found bool) error) (wire.Position, error) {
+	if f.noValues {
+		return wire.Position{}, errors.ErrUnsupported
+	}
+	at := f.Position()
+	for _, k := range keys {
+		f.mu.Lock()
+		v, found := f.values[string(k)]
+		f.mu.Unlock()
+		if err := each(k, v, found); err != nil {
+			return at, err
+		}
+	}
+	return at, nil
 }
 
 func (f *fake) SetRetention(r func() (uint64, bool)) {

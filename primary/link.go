@@ -152,8 +152,11 @@ func helloLimit(k wire.Kind) uint32 {
 
 // sessionLimit admits what a replica has to say.
 func sessionLimit(k wire.Kind) uint32 {
-	if k == wire.KindFetch {
+	switch k {
+	case wire.KindFetch:
 		return maxFetch
+	case wire.KindWantKeys:
+		return wire.MaxWantBytes
 	}
 	return maxSmall
 }

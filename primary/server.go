@@ -50,6 +50,7 @@ type port struct {
 		sync.Mutex
 		fullSyncs map[string]uint64
 		resumes   uint64
+		rewinds   uint64
 		refusals  map[string]uint64
 	}
 }
@@ -227,6 +228,7 @@ func (s *Server) Close() error {
 type Counters struct {
 	FullSyncs map[string]uint64 // by reason
 	Resumes   uint64
+	Rewinds   uint64            // rejoins by difference
 	Refusals  map[string]uint64 // by code; "garbage" and "crowded" are connections that never said HELLO
 }
 
@@ -235,5 +237,5 @@ func (s *Server) Counters(shard int) Counters {
 	p := s.ports[shard]
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Counters{FullSyncs: maps.Clone(p.mu.fullSyncs), Resumes: p.mu.resumes, Refusals: maps.Clone(p.mu.refusals)}
+	return Counters{FullSyncs: maps.Clone(p.mu.fullSyncs), Resumes: p.mu.resumes, Rewinds: p.mu.rewinds, Refusals: maps.Clone(p.mu.refusals)}
 }

@@ -28,6 +28,8 @@ type session struct {
 	// than fits is a protocol error, so the listener never waits for the feeder.
 	fetches chan wire.Fetch
 
+	rewinding *rewinding // of a session that begins with a rewind
+
 	sent     atomic.Uint64 // offset behind what the feeder has begun to write
 	progress progress
 
@@ -40,6 +42,9 @@ type session struct {
 
 func newSession(s *Server, p *port, l *link, h wire.Hello, o *opening, logger hclog.Logger) *session {
 	c := &session{server: s, port: p, link: l, hello: h, opening: o, logger: logger, fetches: make(chan wire.Fetch, 4)}
+	if o.verdict.Action == Rewind {
+		c.rewinding = &rewinding{wants: make(chan [][]byte, 1)}
+	}
 	c.ctx, c.cancel = context.WithCancelCause(s.ctx)
 	return c
 }
@@ -113,6 +118,9 @@ func (c *session) listen() error {
 			if err != nil {
 				return err
 			}
+			if c.rewinding != nil {
+				continue // a sign of life; what it still has is not this node's history
+			}
 			if err := c.server.ack(c.session, c.sent.Load(), a); err != nil {
 				return err
 			}
@@ -128,6 +136,10 @@ func (c *session) listen() error {
 			case c.fetches <- fetch:
 			default:
 				return protocol("a FETCH before the last ones were answered")
+			}
+		case wire.KindWantKeys:
+			if err := c.rewinding.want(f.Payload); err != nil {
+				return err
 			}
 		case wire.KindBye:
 			r, err := wire.ParseRefusal(f.Kind, f.Payload)

@@ -5,6 +5,24 @@ import (
 	"github.com/understudy-kv/understudy/wire"
 )
 
+// valuer is a [Shard] that can tell what it has under some keys; replicas of others cannot rejoin by difference.
+type valuer interface {
+	// Values calls f for every key, in the order given, with what the state has under it, and returns the position of that
+	// state, which is one for all keys and does not lie before that at the call. It stops at f's first error and
+	// returns it. Without keys it only tells, by an error, whether it could.
+	Values(keys [][]byte, f func(key, value []byte, found bool) error) (wire.Position, error)
+}
+
+// tellsValues reports whether the shard is a valuer, and its state machine lets it.
+func (p *port) tellsValues() bool {
+	v, ok := p.Shard.(valuer)
+	if !ok {
+		return false
+	}
+	_, err := v.Values(nil, func([]byte, []byte, bool) error { return nil })
+	return err == nil
+}
+
 // Shard is what a [Server] needs of a shard. Its methods are called from many goroutines.
 type Shard interface {
 	// ID is the shard's index, from 0.
@@ -19,6 +37,8 @@ type Shard interface {
 	// and returns the state's position, which must not lie before that at the call. The files must be durable and must
 	// not depend on anything outside dir.
 	Checkpoint(dir string) (wire.Position, error)
+	// Settled reports whether the shard's data is the state of one position; in the middle of a rewind it is not.
+	Settled() bool
 	// SetRetention gives the shard a function that tells the lowest offset a replica needs, if any does. The shard calls
 	// it before it deletes log; it never blocks.
 	SetRetention(func() (uint64, bool))

@@ -30,12 +30,14 @@ type savedSlot struct {
 	Shard      int    `json:"shard"`
 	Address    string `json:"address"`
 	Announce   string `json:"announce,omitempty"`
+	Base       string `json:"announce_base,omitempty"`
 	Generation string `json:"generation"`
 	Acked      bool   `json:"acked"`
 	Received   uint64 `json:"received"`
 	Applied    uint64 `json:"applied"`
 	Durable    uint64 `json:"durable"`
 	Need       uint64 `json:"need"`
+	Settles    uint64 `json:"settles,omitempty"`
 	Syncing    bool   `json:"syncing,omitempty"`
 	Start      uint64 `json:"start,omitempty"`
 	Snapshot   string `json:"snapshot,omitempty"`
@@ -48,7 +50,7 @@ func saveSlots(fs vfs.FS, dir string, records []slottable.Record) error {
 		out.Slots[i] = savedSlot{
 			Replica: r.Replica.String(), Shard: r.Shard, Address: r.Address, Announce: r.Announce,
 			Generation: r.Generation.String(), Acked: r.Acked, Received: r.Ack.Received, Applied: r.Ack.Applied,
-			Durable: r.Ack.Durable, Need: r.Need, Syncing: r.Syncing, Start: r.Start, Snapshot: r.Snapshot.String(),
+			Durable: r.Ack.Durable, Need: r.Need, Syncing: r.Syncing, Start: r.Start, Snapshot: r.Snapshot.String(), Base: r.AnnounceBase, Settles: r.Settles,
 		}
 	}
 	b, err := json.MarshalIndent(out, "", " ")
@@ -79,6 +81,7 @@ func loadSlots(fs vfs.FS, dir string) ([]slottable.Record, error) {
 		r := slottable.Record{
 			Shard: s.Shard, Address: s.Address, Announce: s.Announce, Acked: s.Acked,
 			Ack: wire.Ack{Received: s.Received, Applied: s.Applied, Durable: s.Durable}, Need: s.Need, Syncing: s.Syncing, Start: s.Start,
+			AnnounceBase: s.Base, Settles: s.Settles,
 		}
 		var errs [3]error
 		r.Replica, errs[0] = parseID(s.Replica)

@@ -18,7 +18,8 @@ func (s *Server) Status(shard int) status.Shard {
 	counters := s.Counters(shard)
 	out := status.Shard{
 		Shard: shard, Position: at.String(), Offset: at.Offset, Lineage: strings.Fields(p.Lineage().String()),
-		Log: s.logStatus(p, log, now), FullSyncs: counters.FullSyncs, Resumes: counters.Resumes, Refusals: counters.Refusals,
+		Log: s.logStatus(p, log, now), FullSyncs: counters.FullSyncs, Resumes: counters.Resumes, Rewinds: counters.Rewinds,
+		Refusals: counters.Refusals, Unsettled: !p.Settled(),
 	}
 	if err := p.Err(); err != nil {
 		out.Error = err.Error()
@@ -57,7 +58,7 @@ func (s *Server) logStatus(p *port, log *backlog.Log, now time.Duration) status.
 // States of a slot.
 const (
 	slotOnline   = "online"
-	slotSyncing  = "syncing"
+	slotSyncing  = "syncing" // in a full sync, or undoing a surplus
 	slotDetached = "detached"
 )
 
@@ -65,9 +66,8 @@ func (s *Server) slotStatus(slot *slottable.Slot, c *session, log *backlog.Log, 
 	out := status.Slot{
 		Replica: slot.Replica.String(), Address: slot.Address, State: slotOnline,
 		Received: slot.Ack.Received, Applied: slot.Ack.Applied, Durable: slot.Ack.Durable, Sent: slot.Sent,
-		LastAckAge: (now - slot.Seen).Seconds(), ReapedIn: -1, SecondsLeft: -1,
+		AnnounceBase: slot.AnnounceBase, LastAckAge: (now - slot.Seen).Seconds(), ReapedIn: -1, SecondsLeft: -1,
 	}
-	out.AnnounceBase = slot.AnnounceBase
 	if slot.Announce != "" {
 		out.Address = slot.Announce
 	}
@@ -91,7 +91,7 @@ func (s *Server) slotStatus(slot *slottable.Slot, c *session, log *backlog.Log, 
 		out.State = slotDetached
 		out.DetachedFor = (now - slot.Detached).Seconds()
 		out.ReapedIn = max(0, (s.ReconnectWindow() - (now - slot.Detached)).Seconds())
-	case slot.Syncing:
+	case slot.Syncing || slot.Undoing || slot.Settles > 0:
 		out.State = slotSyncing
 	}
 	if c != nil {

@@ -18,11 +18,11 @@ type waiter struct {
 
 // WaitAcked returns how many distinct replicas have acked, at the level and in the present generation, everything
 // before offsets[i] on every shard i, as soon as that is at least n or ctx ends. An offset of 0 asks nothing of its
-// shard. Only live sessions count.
+// shard. Only live sessions count. On a node that follows another one nobody waits: it has no writes of its own.
 func (s *Server) WaitAcked(ctx context.Context, offsets []uint64, n int, level slottable.Level) int {
 	s.mu.Lock()
 	count := s.mu.table.Count(offsets, level)
-	if count >= n || ctx.Err() != nil {
+	if count >= n || ctx.Err() != nil || s.opts.Following() {
 		s.mu.Unlock()
 		return count
 	}
