@@ -25,6 +25,8 @@ type load struct {
 	wg      sync.WaitGroup
 	acked   atomic.Int64
 	errors  atomic.Int64
+	first   atomic.Value // the text of the first error
+	moved   atomic.Int64 // writes that were answered -READONLY, and sent again to another node
 	clients []*loadClient
 }
 
@@ -34,12 +36,15 @@ type loadOptions struct {
 	keys     int           // a client; 0: 64
 	value    int           // bytes; 0: 64
 	pause    time.Duration // between pipelines; 0: none
+	others   []*node       // where the role may move: a client that is answered -READONLY looks for the primary there
+	replicas int           // every eighth pipeline ends with WAIT for so many, and what they have is marked as safe; 0: none
 }
 
-// loadKey is one key's history: the writes up to acked were acknowledged, the one at sent may have happened.
+// loadKey is one key's history: the writes up to acked were acknowledged, the one at sent may have happened, and those up to
+// safe are on as many replicas as the load asked for.
 type loadKey struct {
-	name        string
-	acked, sent int
+	name              string
+	acked, sent, safe int
 }
 
 type loadClient struct {
@@ -108,8 +113,9 @@ var loadPadding = func() string {
 func deletes(write int) bool { return write%10 == 9 }
 
 func (l *load) run(ctx context.Context, c *loadClient) {
-	for at := 0; ctx.Err() == nil; {
-		pipe := l.node.rdb.Pipeline()
+	target := l.node
+	for at, round := 0, 0; ctx.Err() == nil; round++ {
+		pipe := target.rdb.Pipeline()
 		var keys []*loadKey
 		for range min(l.opts.pipeline, len(c.live)) {
 			k := c.live[at%len(c.live)]
@@ -123,30 +129,91 @@ func (l *load) run(ctx context.Context, c *loadClient) {
 				pipe.Set(context.Background(), k.name, strconv.Itoa(k.sent)+":"+loadPadding[pad:pad+l.opts.value], 0)
 			}
 		}
+		var wait *redis.Cmd
+		if l.opts.replicas > 0 && round%8 == 0 {
+			wait = pipe.Do(context.Background(), "WAIT", l.opts.replicas, 200)
+		}
 		// The context is not the request's: a write in flight is waited for, so that few outcomes are unknown.
 		results, _ := pipe.Exec(context.Background())
-		failed := false
+		failed, moved := false, false
 		for i, k := range keys {
-			if i < len(results) && results[i].Err() == nil {
+			var err error
+			if i < len(results) {
+				err = results[i].Err()
+			}
+			switch {
+			case i < len(results) && err == nil:
 				k.acked = k.sent
 				l.acked.Add(1)
-				continue
+			case len(l.opts.others) > 0 && err != nil && strings.HasPrefix(err.Error(), "READONLY"):
+				k.sent-- // It did not happen, and is written again elsewhere.
+				l.moved.Add(1)
+				moved = true
+			default:
+				failed = true
+				l.fail(c, k, err)
 			}
-			failed = true
-			l.errors.Add(1)
-			for j, live := range c.live {
-				if live == k {
-					c.live = append(c.live[:j], c.live[j+1:]...)
-					break
+		}
+		if wait != nil && !failed && !moved {
+			if n, err := wait.Int(); err == nil && n >= l.opts.replicas {
+				for _, k := range keys {
+					k.safe = k.acked
 				}
 			}
-			c.newKey()
 		}
-		if wait := l.opts.pause; failed || wait > 0 {
+		if moved {
+			target = l.primary(target)
+		}
+		if wait := l.opts.pause; failed || moved || wait > 0 {
 			select {
 			case <-ctx.Done():
 			case <-time.After(max(wait, 10*time.Millisecond)):
 			}
+		}
+	}
+}
+
+// fail leaves a key alone for good, and has the client take another one.
+func (l *load) fail(c *loadClient, k *loadKey, err error) {
+	if l.errors.Add(1) == 1 && err != nil {
+		l.first.Store(err.Error())
+	}
+	for j, live := range c.live {
+		if live == k {
+			c.live = append(c.live[:j], c.live[j+1:]...)
+			break
+		}
+	}
+	c.newKey()
+}
+
+// primary looks for the node that takes writes now, as a client does that was answered -READONLY.
+func (l *load) primary(otherwise *node) *node {
+	for _, n := range l.opts.others {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		role, err := n.rdb.Do(ctx, "ROLE").Slice()
+		cancel()
+		if err == nil && len(role) > 0 && role[0] == "master" {
+			return n
+		}
+	}
+	return otherwise
+}
+
+// unsettle takes back what is asked of writes that only the last primary may have: it was lost, or left.
+func (l *load) unsettle() {
+	for _, c := range l.clients {
+		for _, k := range c.all {
+			k.acked = k.safe
+		}
+	}
+}
+
+// settle marks everything as safe: every node was seen to have it.
+func (l *load) settle() {
+	for _, c := range l.clients {
+		for _, k := range c.all {
+			k.safe = k.acked
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 var (
 	long = flag.Bool("long", false, "run the random scenarios at length, and write the largest values")
+	soak = flag.Duration("soak", 15*time.Second, "how long the soak test breaks things; 0 leaves it out")
 	seed = flag.Uint64("seed", 0, "seed of the random scenarios; 0 draws one")
 )
 

@@ -83,6 +83,7 @@ func (s *Server) infoServer(r *report) {
 	r.add("config_file", "")
 	r.add("repl_version", s.o.Version)
 	r.add("repl_go_version", runtime.Version())
+	r.add("repl_goroutines", runtime.NumGoroutine())
 	r.add("repl_node_id", n.ID)
 }
 
