@@ -75,9 +75,9 @@ func (s *Server) judgeAlways() {
 	t := time.NewTicker(judgeEvery)
 	defer t.Stop()
 	for {
-		s.judge()
 		select {
 		case <-t.C:
+			s.judge()
 		case <-s.quit:
 			return
 		}

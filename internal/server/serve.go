@@ -101,6 +101,7 @@ func NewServer(o ServeOptions) *Server {
 	// The ticker samples rates and closes snapshots that nobody uses any more. It is ended by quit; Shutdown waits for it.
 	s.done.Go(s.tick)
 	s.initGates()
+	s.judge() // before the first client
 	// The judge closes and opens the gates for writes and reads. It is ended by quit; Shutdown waits for it.
 	s.done.Go(s.judgeAlways)
 	return s
