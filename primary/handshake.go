@@ -1,6 +1,7 @@
 package primary
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -60,10 +61,15 @@ func (s *Server) serve(p *port, conn net.Conn) {
 	newSession(s, p, l, h, o, log).run()
 }
 
-// takeover answers a request to take over, which is all that its connection is for.
+// takeover answers a request to take over, which is all that its connection is for. Who asked may be gone before the answer
+// is there; it asks again.
 func (s *Server) takeover(l *link, t wire.Takeover, log hclog.Logger) {
+	// The server's end must reach an answer that is stuck.
+	defer context.AfterFunc(s.ctx, l.end)()
 	reply := wire.TakeoverReply{ID: t.ID, Outcome: wire.OutcomeRefused}
-	if err := s.opts.Authenticate(t.User, t.Password); err != nil {
+	if t.ID.IsZero() || t.Node.IsZero() {
+		reply.Text = fmt.Sprintf("%s: a TAKEOVER must carry an id and the sender's node id", wire.CodeProtocol)
+	} else if err := s.opts.Authenticate(t.User, t.Password); err != nil {
 		reply.Text = fmt.Sprintf("%s: %v", wire.CodeAuth, err)
 	} else if t.Cluster != s.opts.Cluster {
 		reply.Text = fmt.Sprintf("%s: this node belongs to cluster %q, the sender to %q", wire.CodeCluster, s.opts.Cluster, t.Cluster)
