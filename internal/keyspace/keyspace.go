@@ -91,7 +91,8 @@ func (s *set) refusal(c *command.Command) string {
 		return s.stale
 	case s.tooOld != "" && s.readOnly && c.Flags&command.ReadOnly != 0:
 		return s.tooOld
-	case len(s.shards) == 0 && c.Flags&command.Loading == 0:
+	// What moves the role is taken without data, too: a replica that cannot get any must be able to be sent elsewhere.
+	case len(s.shards) == 0 && c.Flags&(command.Loading|command.NoAsyncLoading) == 0:
 		return errLoading
 	}
 	return ""

@@ -130,6 +130,12 @@ func TestReplicaOf(t *testing.T) {
 			t.Errorf("%s: the node is a %s, want a %s", c.send, got, c.role)
 		}
 	}
+	// A replica that has no data yet can be sent elsewhere.
+	empty := start(t, 0, nil)
+	empty.setStatus(replicaStatus())
+	if got, want := empty.raw(t, "REPLICAOF other.example 16390\r\nSLAVEOF NO ONE\r\nGET k"), "+OK|+OK|-LOADING Redis is loading the dataset in memory|"; got != want {
+		t.Errorf("without data: got %s, want %s", got, want)
+	}
 	mixed := replicaStatus()
 	mixed.Error = "the data set is not whole"
 	r.setStatus(mixed)
