@@ -150,6 +150,8 @@ type Ctx struct {
 	Args [][]byte
 	// Out takes exactly one reply a call.
 	Out *resp.Writer
+	// Hits and Misses count the keys that were looked up to be read, as Redis counts them. The caller sets them back.
+	Hits, Misses uint64
 
 	tx      *engine.Tx
 	route   func(key []byte) *engine.Tx
@@ -170,6 +172,21 @@ func (c *Ctx) Tx(key []byte) *engine.Tx {
 		return c.tx
 	}
 	return c.route(key)
+}
+
+// read gets a key's record for a reader.
+func (c *Ctx) read(key []byte) (engine.Record, bool) {
+	r, found := c.Tx(key).Get(key)
+	c.count(found)
+	return r, found
+}
+
+func (c *Ctx) count(found bool) {
+	if found {
+		c.Hits++
+	} else {
+		c.Misses++
+	}
 }
 
 const keepScratch = 1 << 20

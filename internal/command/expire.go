@@ -122,6 +122,7 @@ func replyTTL(c *Ctx, absolute bool, unit timeUnit) {
 	key := c.Args[1]
 	tx := c.Tx(key)
 	r, found := tx.Get(key)
+	c.count(found)
 	switch {
 	case !found:
 		c.Out.Int(-2)

@@ -24,7 +24,7 @@ func del(c *Ctx) {
 func exists(c *Ctx) {
 	var n int64
 	for _, key := range c.Args[1:] {
-		if _, found := c.Tx(key).Get(key); found {
+		if _, found := c.read(key); found {
 			n++
 		}
 	}
@@ -32,7 +32,7 @@ func exists(c *Ctx) {
 }
 
 func typeOf(c *Ctx) {
-	r, _ := c.Tx(c.Args[1]).Get(c.Args[1])
+	r, _ := c.read(c.Args[1])
 	c.Out.Simple(r.Type.String())
 }
 
@@ -98,7 +98,7 @@ func copyKey(c *Ctx) {
 		c.Out.Error(errSameObject)
 		return
 	}
-	r, found := c.Tx(from).Get(from)
+	r, found := c.read(from)
 	if !found {
 		c.Out.Int(0)
 		return

@@ -24,7 +24,7 @@ func object(c *Ctx) {
 // withObject gets the key of an OBJECT subcommand, or replies null.
 func withObject(c *Ctx) (r engine.Record, found bool) {
 	key := c.Args[2]
-	if r, found = c.Tx(key).Get(key); !found {
+	if r, found = c.read(key); !found {
 		c.Out.Null()
 	}
 	return r, found

@@ -125,6 +125,7 @@ func set(c *Ctx) {
 	}
 	old, found := tx.Get(key)
 	if o.get {
+		c.count(found)
 		switch {
 		case found && old.Type != engine.TypeString:
 			c.Out.Error(errWrongType)

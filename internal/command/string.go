@@ -16,6 +16,13 @@ func (c *Ctx) lookup(tx *engine.Tx, key []byte) (r engine.Record, found, ok bool
 	return r, found, true
 }
 
+// readString is lookup for a reader.
+func (c *Ctx) readString(tx *engine.Tx, key []byte) (r engine.Record, found, ok bool) {
+	r, found, ok = c.lookup(tx, key)
+	c.count(found)
+	return r, found, ok
+}
+
 // replyValue answers a lookup: the value, or null.
 func (c *Ctx) replyValue(r engine.Record, found bool) {
 	if found {
@@ -27,7 +34,7 @@ func (c *Ctx) replyValue(r engine.Record, found bool) {
 
 func get(c *Ctx) {
 	key := c.Args[1]
-	if r, found, ok := c.lookup(c.Tx(key), key); ok {
+	if r, found, ok := c.readString(c.Tx(key), key); ok {
 		c.replyValue(r, found)
 	}
 }
@@ -36,7 +43,7 @@ func mget(c *Ctx) {
 	begun := len(c.Out.Buf)
 	c.Out.Array(len(c.Args) - 1)
 	for _, key := range c.Args[1:] {
-		r, found := c.Tx(key).Get(key)
+		r, found := c.read(key)
 		if found && len(c.Out.Buf)-begun+len(r.Value) > MaxReply {
 			c.Out.Buf = c.Out.Buf[:begun]
 			c.Out.Error(ErrReplyTooLarge)
@@ -48,7 +55,7 @@ func mget(c *Ctx) {
 
 func strlen(c *Ctx) {
 	key := c.Args[1]
-	if r, _, ok := c.lookup(c.Tx(key), key); ok {
+	if r, _, ok := c.readString(c.Tx(key), key); ok {
 		c.Out.Int(int64(len(r.Value)))
 	}
 }
@@ -56,7 +63,7 @@ func strlen(c *Ctx) {
 func getSet(c *Ctx) {
 	key := c.Args[1]
 	tx := c.Tx(key)
-	r, found, ok := c.lookup(tx, key)
+	r, found, ok := c.readString(tx, key)
 	if !ok {
 		return
 	}
@@ -67,7 +74,7 @@ func getSet(c *Ctx) {
 func getDel(c *Ctx) {
 	key := c.Args[1]
 	tx := c.Tx(key)
-	r, found, ok := c.lookup(tx, key)
+	r, found, ok := c.readString(tx, key)
 	if !ok {
 		return
 	}
@@ -85,7 +92,7 @@ func getEx(c *Ctx) {
 		return
 	}
 	tx := c.Tx(key)
-	r, found, ok := c.lookup(tx, key)
+	r, found, ok := c.readString(tx, key)
 	if !ok {
 		return
 	}
@@ -116,7 +123,7 @@ func getRange(c *Ctx) {
 		c.Out.Error(errNotInteger)
 		return
 	}
-	r, _, ok := c.lookup(c.Tx(key), key)
+	r, _, ok := c.readString(c.Tx(key), key)
 	if !ok {
 		return
 	}

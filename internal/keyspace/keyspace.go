@@ -55,15 +55,6 @@ type Keyspace struct {
 	}
 }
 
-// Stats are counters since the process started.
-type Stats struct {
-	Commands   atomic.Uint64 // executed, those that failed included
-	Expired    atomic.Uint64 // keys deleted because their deadline passed
-	Errors     atomic.Uint64 // replies that are errors
-	Aborted    atomic.Uint64 // transactions that did not happen, because of a watched key or an earlier error
-	Exclusives atomic.Uint64 // commands and transactions that held more than one shard at once
-}
-
 // set is what a pipeline runs against: it looks once, and sees the shards and the mode of one moment.
 type set struct {
 	shards   []*shard.Shard
@@ -125,6 +116,11 @@ func (k *Keyspace) SetShards(shards []*shard.Shard) {
 			s.SetTick(func(g *shard.Group) { k.tick(t, g) })
 		}
 		tables[s], next.tables[i] = t, t
+	}
+	for s, t := range k.mu.tables {
+		if tables[s] == nil {
+			k.Stats.lookups.add(t.lookups.hits.Load(), t.lookups.misses.Load())
+		}
 	}
 	k.mu.tables = tables
 	k.set.Store(&next)

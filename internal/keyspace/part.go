@@ -48,7 +48,6 @@ type part struct {
 	readOnly         bool          // the keyspace takes no writes any more
 	held             bool          // stopped before a write, since the gate is closed
 	written          wire.Position // behind the last group in which this part wrote
-	errors           uint64        // replies that are errors
 	failure          error
 	failures, barred int
 }
@@ -83,10 +82,12 @@ func (p *part) Run(g *shard.Group) bool {
 			break
 		}
 		if p.out.Buf[begun] == '-' {
-			p.errors++
+			p.ks.noteError(p.out.Buf[begun:])
 		}
 		p.ends = append(p.ends, len(p.out.Buf))
 	}
+	p.watch.lookups.add(p.ctx.Hits, p.ctx.Misses)
+	p.ctx.Hits, p.ctx.Misses = 0, 0
 	return p.final
 }
 
@@ -196,7 +197,7 @@ func (p *part) reset() {
 	p.ks, p.round, p.on, p.watch, p.held = nil, nil, nil, nil, false
 	p.ctx.Args = nil
 	p.failure, p.failures, p.barred = nil, 0, 0
-	p.written, p.errors, p.wrote, p.group = wire.Position{}, 0, false, 0
+	p.written, p.wrote, p.group = wire.Position{}, false, 0
 	p.out.Buf = p.out.Buf[:0]
 	if cap(p.out.Buf) > keepBuffer {
 		p.out.Buf = nil

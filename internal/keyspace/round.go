@@ -139,9 +139,6 @@ const keepArgs = 16 << 10
 // clear readies the session for another plan. Nothing of a client's stays behind.
 func (s *Session) clear() {
 	for _, p := range s.parts {
-		if p.errors > 0 {
-			s.ks.Stats.Errors.Add(p.errors)
-		}
 		s.byID[p.shard] = nil
 		s.ks.putPart(p)
 	}

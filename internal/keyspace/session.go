@@ -168,7 +168,7 @@ func (s *Session) slow(c *command.Command, refused string, args [][]byte, sink S
 			refused = s.refusal(c)
 		}
 		if refused != "" {
-			s.ks.Stats.Errors.Add(1)
+			s.ks.noteError([]byte(refused))
 			s.multi.spoil()
 			s.literal(refused, mute)
 			return false, nil
@@ -236,7 +236,7 @@ func (s *Session) barrier(sink Sink, mute bool, f func(*resp.Writer)) error {
 // noteError counts the reply that begins at begun if it is an error, and was not sent already.
 func (s *Session) noteError(w *resp.Writer, begun int) {
 	if begun < len(w.Buf) && w.Buf[begun] == '-' {
-		s.ks.Stats.Errors.Add(1)
+		s.ks.noteError(w.Buf[begun:])
 	}
 }
 

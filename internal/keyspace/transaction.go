@@ -122,6 +122,12 @@ func (t *transaction) run() bool {
 			return !large
 		}
 	}
+	for _, h := range t.grips {
+		if h != nil {
+			h.watch.lookups.add(t.ctx.Hits, t.ctx.Misses)
+			break
+		}
+	}
 	t.each(func(h *grip) { h.wrote = h.tx.End() })
 	return true
 }

@@ -27,6 +27,7 @@ type watchTable struct {
 	reaping bool // the reaper is at work: what it deletes had expired
 	touch   func([]byte)
 	flush   func()
+	lookups lookups
 }
 
 func newWatchTable() *watchTable {

@@ -19,10 +19,10 @@ type stats struct {
 }
 
 func (s *Server) resetStats() {
-	for _, c := range []*atomic.Uint64{&s.stats.connections, &s.stats.rejected, &s.stats.netIn, &s.stats.netOut,
-		&s.ks.Stats.Commands, &s.ks.Stats.Errors, &s.ks.Stats.Expired, &s.ks.Stats.Aborted, &s.ks.Stats.Exclusives} {
+	for _, c := range []*atomic.Uint64{&s.stats.connections, &s.stats.rejected, &s.stats.netIn, &s.stats.netOut} {
 		c.Store(0)
 	}
+	s.ks.ResetStats()
 }
 
 // rates are what happened in the last second.

@@ -2,8 +2,10 @@ package server
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -38,6 +40,7 @@ var sections = []struct {
 	{"Stats", (*Server).infoStats},
 	{"Replication", (*Server).infoReplication},
 	{"CPU", (*Server).infoCPU},
+	{"Errorstats", (*Server).infoErrorstats},
 	{"Cluster", (*Server).infoCluster},
 	{"Keyspace", (*Server).infoKeyspace},
 }
@@ -160,6 +163,7 @@ func (s *Server) infoStats(r *report) {
 	n := s.backend.Status()
 	full, resumed, refused := syncCounts(&n)
 	k := &s.ks.Stats
+	hits, misses := s.ks.Lookups()
 	r.add("total_connections_received", s.stats.connections.Load())
 	r.add("total_commands_processed", k.Commands.Load())
 	r.add("instantaneous_ops_per_sec", int64(perSecond))
@@ -174,6 +178,8 @@ func (s *Server) infoStats(r *report) {
 	r.add("expired_keys", k.Expired.Load())
 	r.add("evicted_keys", 0)
 	r.add("evicted_clients", 0)
+	r.add("keyspace_hits", hits)
+	r.add("keyspace_misses", misses)
 	r.add("pubsub_channels", 0)
 	r.add("pubsub_patterns", 0)
 	r.add("latest_fork_usec", 0)
@@ -192,6 +198,13 @@ func (s *Server) infoCPU(r *report) {
 	}
 	r.add("used_cpu_sys_children", "0.000000")
 	r.add("used_cpu_user_children", "0.000000")
+}
+
+func (s *Server) infoErrorstats(r *report) {
+	codes := s.ks.ErrorCodes()
+	for _, code := range slices.Sorted(maps.Keys(codes)) {
+		r.add("errorstat_"+code, fmt.Sprintf("count=%d", codes[code]))
+	}
 }
 
 func (s *Server) infoCluster(r *report) { r.add("cluster_enabled", 0) }
