@@ -218,6 +218,19 @@ func (l *load) settle() {
 	}
 }
 
+// forget deletes what the load wrote.
+func (l *load) forget(n *node) {
+	l.t.Helper()
+	pipe := n.rdb.Pipeline()
+	for _, c := range l.clients {
+		for _, k := range c.all {
+			pipe.Del(context.Background(), k.name)
+		}
+	}
+	_, err := pipe.Exec(context.Background())
+	must(l.t, err)
+}
+
 // stop ends the writing and waits for the clients. It may be called twice.
 func (l *load) stop() {
 	l.cancel()

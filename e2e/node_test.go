@@ -91,7 +91,13 @@ func freePorts(t testing.TB, n int) int {
 // newPrimary prepares a primary with so many shards.
 func newPrimary(t *testing.T, shards int, args ...string) *node {
 	t.Helper()
-	n := newNode(t, "primary", "primary")
+	return newPrimaryNamed(t, "primary", shards, args...)
+}
+
+// newPrimaryNamed is for tests with several.
+func newPrimaryNamed(t *testing.T, name string, shards int, args ...string) *node {
+	t.Helper()
+	n := newNode(t, "primary", name)
 	n.base = freePorts(t, shards)
 	n.args = append([]string{"--shards", strconv.Itoa(shards), "--replication-port-base", strconv.Itoa(n.base)}, args...)
 	return n

@@ -27,10 +27,10 @@ const (
 
 // bounds are what no sample may pass, and how much of a difference between the beginning and the end of a long run is noise.
 var bounds = map[string]struct{ most, noise int64 }{
-	usedMemory:     {most: 200 * mib, noise: 24 * mib},
+	usedMemory:     {most: 150 * mib, noise: 24 * mib},
 	usedGoroutines: {most: 300, noise: 30},
 	usedFiles:      {most: 400, noise: 40},
-	usedDisk:       {most: 2 * (64 + 16) * 2 * mib, noise: 32 * mib}, // twice, for what a full sync keeps under previous/
+	usedDisk:       {most: 2 * (32 + 8) * 2 * mib, noise: 32 * mib}, // twice, for what a full sync keeps under previous/
 }
 
 func (u *usage) measure(t testing.TB, n *node) {
