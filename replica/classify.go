@@ -26,6 +26,9 @@ var (
 	ErrEmptyPrimary = errors.New("the primary is empty and knows nothing of this replica's data")
 	ErrLayout       = errors.New("the primary has another number of shards")
 
+	// ErrClientPort means that a server for clients answered in place of the primary.
+	ErrClientPort = errors.New("that is a port for clients, not for replicas")
+
 	// ErrLoop means that the primary gets its data from this node.
 	ErrLoop = errors.New("the primary gets its data from this node")
 
@@ -81,6 +84,7 @@ var rules = []rule{
 	{err: ErrLayout, retry: retryPatient, level: hclog.Info, bye: wire.CodeShutdown},
 	{err: errLaidOut, retry: retryFast, level: hclog.Info, bye: wire.CodeShutdown},
 
+	{err: ErrClientPort, retry: retrySlow, level: hclog.Error},
 	{err: ErrLoop, retry: retryPatient, level: hclog.Error, bye: wire.CodeLoop, alarm: true},
 
 	// What the primary sent.

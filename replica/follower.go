@@ -162,13 +162,20 @@ func (f *Follower) Upstream() string {
 }
 
 // Mixed tells why the shards may hold states of two histories: one has loaded a snapshot since the follower was made, and
-// another one is still to. It is nil when they do not.
+// another one is still to, whether its link is up or not. It is nil when they do not, and while the snapshots are loaded
+// into a data set that readers do not see yet.
 func (f *Follower) Mixed() error {
+	f.mu.Lock()
+	pending := f.mu.pending
+	f.mu.Unlock()
+	if pending {
+		return nil
+	}
 	loaded, waiting := -1, -1
 	for _, r := range f.runners() {
 		g := r.figures()
 		switch {
-		case g.State == StateSyncing || g.State == StateLoading || !g.EverStreamed:
+		case g.Owes || len(g.FullSyncs) == 0 && !g.EverStreamed:
 			waiting = r.id
 		case len(g.FullSyncs) > 0:
 			loaded = r.id

@@ -102,6 +102,9 @@ func (fr *frameReader) next() (wire.Frame, span, error) {
 	}
 }
 
+// pending is what was read and not given out: behind an error of next, what it was about.
+func (fr *frameReader) pending() []byte { return fr.slab.b[fr.r:fr.w] }
+
 func (fr *frameReader) fill() error {
 	if fr.r == fr.w && fr.slab.refs.Load() == 1 {
 		fr.r, fr.w = 0, 0 // nothing in the inbox lies in it

@@ -129,6 +129,7 @@ func (l *Link) stepSync(ev Event) {
 			return
 		}
 		s.phase, s.wants = syncFinal, nil
+		l.figures.Owes = false
 		l.do(Action{Kind: ActionFetch, Snapshot: s.manifest.Snapshot})
 	}
 }
@@ -157,19 +158,29 @@ func (l *Link) fetchOrInstall(wants []wire.Want) {
 	l.do(Action{Kind: ActionFetch, Snapshot: s.manifest.Snapshot, Wants: wants})
 }
 
-// surplus tells from which offset on the replica has mutations that the primary lost: behind the end that the replica's
-// generation has on the primary's lineage.
+// surplus tells from which offset on the replica has mutations that the primary does not have: from where the two
+// histories part. That is the end, here or there, of the newest generation that both have. The replica may have begun
+// generations of its own behind it, as a primary; what it wrote in them is surplus too. Without a generation in common
+// nothing tells what was lost, and nothing is saved.
 func (l *Link) surplus() (from uint64, is bool) {
-	w := l.welcome
-	for i, e := range w.Lineage {
-		if e.Generation != l.position.Generation {
-			continue
+	w, end := l.welcome, l.position.Offset
+	mine := l.lineage.Until(end)
+	if len(mine) == 0 {
+		mine = wire.Lineage{{Generation: l.position.Generation}}
+	}
+	for i := len(mine) - 1; i >= 0; i-- {
+		for j, theirs := range w.Lineage {
+			if theirs.Generation != mine[i].Generation {
+				continue
+			}
+			if j+1 < len(w.Lineage) {
+				end = min(end, w.Lineage[j+1].First)
+			} else {
+				end = min(end, w.Next)
+			}
+			return end, l.position.Offset > end
 		}
-		end := w.Next
-		if i+1 < len(w.Lineage) {
-			end = w.Lineage[i+1].First
-		}
-		return end, l.position.Offset > end
+		end = min(end, mine[i].First)
 	}
 	return 0, false
 }

@@ -87,6 +87,7 @@ type Figures struct {
 	CaughtUpAt                 time.Duration // when it last knew that it had everything
 	EverCaughtUp               bool
 	EverStreamed               bool
+	Owes                       bool // a full sync was begun, by this link, and no snapshot loaded since
 	LastResync                 string
 	LastRefusal                string
 	LastError                  error

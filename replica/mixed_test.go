@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,6 +56,98 @@ func TestOneShardResumesAnotherSyncs(t *testing.T) {
 		}
 		if store.switches != 0 || store.shards[0].text() != "new\n" || second.text() != syncedText {
 			t.Fatalf("%d switches, %q and %q", store.switches, store.shards[0].text(), second.text())
+		}
+		network.close(f)
+	})
+}
+
+// TestMixed: a promotion is told when one shard has loaded a snapshot and another one has not, also when that one
+// streamed before and when the primary is gone since; and is not told when the snapshots are for a data set of their own.
+func TestMixed(t *testing.T) {
+	// setup makes two shards, both streaming. Then the primary forgets its log, and shard 1's snapshot does not arrive.
+	setup := func(t *testing.T) (*network, *Follower, *bool) {
+		first, second := newFakePrimary(t), newFakePrimary(t)
+		first.shards, second.shards, second.shard = 2, 2, 1
+		blocked := new(bool)
+		network := &network{t: t, primaries: []*fakePrimary{first, second}}
+		store := filledStore(vfs.NewMem(), 0, "")
+		other := filledStore(store.fs, 0, "").shards[0]
+		other.id, other.dir = 1, "shard-1"
+		if err := store.fs.MkdirAll(other.dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		store.shards = append(store.shards, other)
+		f := network.follow(store, nil)
+		caughtUp(t, f)
+		if err := f.Mixed(); err != nil {
+			t.Fatal(err)
+		}
+		network.mu.Lock()
+		network.down = true
+		network.mu.Unlock()
+		for _, p := range network.primaries {
+			p.cutAll()
+			p.write("a", "b", "c", "d")
+			p.snap(1, snapshotOf("a\nb\nc\nd\n")...)
+		}
+		second.damage = func(_ file, _ uint64, data []byte) {
+			if *blocked {
+				data[0]++
+			}
+		}
+		return network, f, blocked
+	}
+	up := func(n *network, down bool) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.down = down
+	}
+	synctest.Test(t, func(t *testing.T) {
+		network, f, damaged := setup(t)
+		network.primaries[1].locked(func() { *damaged = true })
+		up(network, false)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		expectMixed := func(when string) {
+			t.Helper()
+			if err := f.Mixed(); err == nil || !strings.Contains(err.Error(), "shard 0 has loaded the primary's snapshot and shard 1 has not") {
+				t.Fatalf("%s: %v", when, err)
+			}
+		}
+		expectMixed("shard 1's snapshot is damaged again and again")
+		up(network, true)
+		for _, p := range network.primaries {
+			p.cutAll()
+		}
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if l := f.Status()[1].Link; l.State == "streaming" || l.State == "syncing" {
+			t.Fatalf("shard 1 is %s, its primary is gone", l.State)
+		}
+		expectMixed("the primary is gone")
+		network.primaries[1].locked(func() { *damaged = false })
+		up(network, false)
+		caughtUp(t, f)
+		if err := f.Mixed(); err != nil {
+			t.Fatal(err)
+		}
+		network.close(f)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		// One shard before, two now: a data set beside the one that readers see.
+		first, second := syncedPrimary(t), syncedPrimary(t)
+		first.shards, second.shards, second.shard = 2, 2, 1
+		second.refuse = &wire.Refusal{Version: wire.Version, Code: wire.CodeBusy, Text: "come again"}
+		network := &network{t: t, primaries: []*fakePrimary{first, second}}
+		store := filledStore(vfs.NewMem(), 1, "old\n")
+		f := network.follow(store, nil)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if store.switches != 0 || len(store.next) != 2 || store.next[0].installs != 1 {
+			t.Fatalf("%d switches, %d shards in the making", store.switches, len(store.next))
+		}
+		if err := f.Mixed(); err != nil {
+			t.Fatalf("readers see the old data set, whole: %v", err)
 		}
 		network.close(f)
 	})

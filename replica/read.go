@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/understudy-kv/understudy/wire"
@@ -37,22 +38,27 @@ func (r reader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// read greets the primary and then turns what it sends into events, until the session ends.
-func (s *session) read() error {
+// greet tells the link of the connection, and returns what it wants done.
+func (s *session) greet() []Action {
 	r := s.r
 	ev := Event{Kind: EventDialed}
 	if shard := r.shard(); shard != nil {
 		ev.Position, ev.Lineage, ev.Durable = shard.Position(), shard.Lineage(), shard.Durable()
 		ev.Snapshot = stagedSnapshot(r.f.opts.FS, shard.Dir())
 	}
-	s.obey(s.step(ev, &s.acts))
+	return s.step(ev, &s.acts)
+}
+
+// read greets the primary and then turns what it sends into events, until the session ends.
+func (s *session) read(first []Action) error {
+	s.obey(first)
 	for !s.ending() {
 		f, at, err := s.frames.next()
 		if err == io.EOF {
 			return fmt.Errorf("the primary closed the connection: %w", err)
 		}
 		if err != nil {
-			return err
+			return s.explain(err)
 		}
 		s.frame, s.at = f, at
 		ev, err := s.event(f)
@@ -72,6 +78,16 @@ func (s *session) read() error {
 		}
 	}
 	return nil
+}
+
+// explain finds the usual mistake behind an answer that is no frame: clients are served there.
+func (s *session) explain(err error) error {
+	answered := s.frame.Kind != 0
+	if answered || !errors.Is(err, wire.ErrMagic) || !strings.ContainsRune("-+:$*", rune(s.frames.pending()[0])) {
+		return err
+	}
+	return fmt.Errorf("%w: %s answered in RESP: give the replication port base, which the primary's ready line names (replication=...): %w",
+		ErrClientPort, s.r.address(), err)
 }
 
 // event parses a frame. EventWake stands for a frame that is skipped.

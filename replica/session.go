@@ -50,6 +50,12 @@ func (r *runner) run(ctx context.Context, conn net.Conn) error {
 	s.frames = frameReader{src: reader{s}, limit: wire.MaxHandshake, reserve: s.inbox.reserve, busy: s.inbox.queued}
 	s.heard.Store(int64(r.f.now()))
 	r.attach(s)
+	// Before the writer, which hears of the end: a stop that came first would find a link without a session, and this one
+	// would live on.
+	first := s.greet()
+	// A stop does not wait for a write that the primary does not take; see send.
+	unhook := context.AfterFunc(ctx, func() { _ = conn.SetWriteDeadline(time.Now().Add(byeTimeout)) })
+	defer unhook()
 	var group sync.WaitGroup
 	// The writer owns the connection's write side and the ticks. It ends when the outbox is closed and closes the
 	// connection then, which ends the reader. run waits for it.
@@ -57,7 +63,7 @@ func (r *runner) run(ctx context.Context, conn net.Conn) error {
 	// The applier owns the shard's ingest. It ends when the inbox is closed and empty, or with an error. run waits for
 	// it, so that what has arrived is applied before the next HELLO tells a position (pitfall 1).
 	group.Go(s.apply)
-	err := s.read()
+	err := s.read(first)
 	s.step(Event{Kind: EventFailed, Err: err}, &s.acts)
 	s.close("", "", false) // the link has done it already, unless read ended by itself during its end
 	group.Wait()
@@ -146,8 +152,12 @@ func (s *session) write(ctx context.Context) {
 		var last bool
 		buf, last = s.outbox.take(buf)
 		if len(buf) > 0 {
-			if err := s.send(buf); err != nil && !last {
-				s.step(Event{Kind: EventFailed, Err: err}, &acts)
+			if err := s.send(ctx, buf); err != nil && !last {
+				failed := Event{Kind: EventFailed, Err: err}
+				if ctx.Err() != nil {
+					failed = s.r.f.stopEvent() // which cut the write short
+				}
+				s.step(failed, &acts)
 			}
 		}
 		if last {
@@ -156,11 +166,11 @@ func (s *session) write(ctx context.Context) {
 	}
 }
 
-func (s *session) send(b []byte) error {
+func (s *session) send(ctx context.Context, b []byte) error {
 	limit := s.r.f.opts.StuckWrite
 	_ = s.conn.SetWriteDeadline(time.Now().Add(limit)) // an error of it is Write's too
-	if s.ending() {
-		// If close comes after this test, its own deadline comes after the one above.
+	if s.ending() || ctx.Err() != nil {
+		// If close or the stop comes after this test, its own deadline comes after the one above.
 		_ = s.conn.SetWriteDeadline(time.Now().Add(byeTimeout))
 	}
 	_, err := s.conn.Write(b)

@@ -90,6 +90,7 @@ func (l *Link) begin() {
 		return
 	}
 	l.figures.FullSyncs[w.Reason]++
+	l.figures.Owes = true
 	l.figures.LastResync = "fullsync:" + string(w.Reason)
 	l.figures.PrimaryOffset = w.Next
 	l.keptAlive = l.now
@@ -121,7 +122,7 @@ func (l *Link) stream(from, durable uint64) {
 	l.setState(StateStreaming)
 	l.received, l.applied, l.durable, l.digest = from, from, min(durable, from), 0
 	l.figures.PrimaryOffset = max(l.welcome.Next, from)
-	l.figures.Heard, l.figures.Alarm, l.figures.EverStreamed = l.now, nil, true
+	l.figures.Heard, l.figures.Alarm, l.figures.EverStreamed, l.figures.Owes = l.now, nil, true, false
 	l.caughtUp()
 	l.ack()
 }
