@@ -1,6 +1,11 @@
 package wire
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+)
 
 // ID is a 128-bit identity: of a replica, of one run of its process (the nonce), of a node's data directory, or of a
 // snapshot. The zero ID means "none".
@@ -24,6 +29,18 @@ func (id ID) String() string {
 
 // MarshalText is [ID.String], for JSON.
 func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote, with or without its dashes.
+func (id *ID) UnmarshalText(b []byte) error {
+	plain := bytes.ReplaceAll(b, []byte("-"), nil)
+	if len(plain) == hex.EncodedLen(len(id)) {
+		if _, err := hex.Decode(id[:], plain); err == nil {
+			return nil
+		}
+	}
+	*id = ID{}
+	return fmt.Errorf("%w: %q is not a UUID", ErrMalformed, b)
+}
 
 // CapDifference is the bit of [Hello].Capabilities that says: the replica can rejoin by difference ([KindRewind]).
 const CapDifference = 1 << 0

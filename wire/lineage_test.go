@@ -181,4 +181,23 @@ func TestIdentitiesInJSON(t *testing.T) {
 			t.Errorf("%T in JSON is %s (%v), want %s", v, b, err, want)
 		}
 	}
+	for _, p := range []wire.Position{{}, {Generation: g, Offset: 7}} {
+		var back wire.Position
+		if err := back.UnmarshalText([]byte(p.String())); err != nil || back != p {
+			t.Errorf("%s read back is %s, %v", p, back, err)
+		}
+	}
+	var id wire.ID
+	if err := id.UnmarshalText([]byte(wire.ID{1, 2}.String())); err != nil || id != (wire.ID{1, 2}) {
+		t.Errorf("an id read back is %s, %v", id, err)
+	}
+	for _, bad := range []string{"", "x", g.String(), g.String() + ":", g.String() + ":-1", g.String() + ":1x", wire.Generation{}.String() + ":1"} {
+		var p wire.Position
+		if err := p.UnmarshalText([]byte(bad)); !errors.Is(err, wire.ErrMalformed) {
+			t.Errorf("the position %q: %v, want ErrMalformed", bad, err)
+		}
+		if err := id.UnmarshalText([]byte(bad[:min(len(bad), 31)])); !errors.Is(err, wire.ErrMalformed) || !id.IsZero() {
+			t.Errorf("the id %q: %s, %v, want ErrMalformed", bad, id, err)
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -52,6 +53,25 @@ func (p Position) String() string {
 
 // MarshalText is [Position.String], for JSON.
 func (p Position) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote. "none" is the zero Position.
+func (p *Position) UnmarshalText(b []byte) error {
+	*p = Position{}
+	if string(b) == "none" {
+		return nil
+	}
+	generation, offset, _ := strings.Cut(string(b), ":")
+	g, err := ParseGeneration(generation)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseUint(offset, 10, 64)
+	if err != nil || g.IsZero() {
+		return fmt.Errorf("%w: %q is not a position, generation:offset", ErrMalformed, b)
+	}
+	*p = Position{Generation: g, Offset: n}
+	return nil
+}
 
 // PositionSize is the encoded size of a position: generation:16 offset:8.
 const PositionSize = 24

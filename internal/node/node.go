@@ -36,6 +36,7 @@ type Node struct {
 
 	server atomic.Pointer[serving] // nil while nobody is served
 	roleMu sync.Mutex              // changes of role, one after the other
+	void   wire.ID                 // the last handover that was taken back here; guarded by roleMu
 
 	mu struct {
 		sync.Mutex
@@ -95,10 +96,13 @@ func Open(o Options) (_ *Node, err error) {
 	if err := n.unserved(); err != nil && role == store.Primary {
 		return nil, err
 	}
-	if role == store.Replica {
-		if err := n.follow(primary); err != nil {
-			return nil, err
-		}
+	if h := n.data.store.Handover(); h != nil {
+		err = n.resumeHandover(*h)
+	} else if role == store.Replica {
+		err = n.follow(primary)
+	}
+	if err != nil {
+		return nil, err
 	}
 	n.refresh()
 	// The keeper decides what readers may see, and opens replication ports that could not be opened. It is ended by quit;

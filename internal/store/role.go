@@ -1,11 +1,6 @@
 package store
 
-import (
-	"errors"
-	"fmt"
-
-	"github.com/understudy-kv/understudy/wire"
-)
+import "fmt"
 
 // recordRole settles what the node is when its directory is opened. A directory that has a role keeps it, whatever
 // program opens it. A replica goes on following what it was told to follow last: by SetRole, or by Options.Primary when
@@ -20,7 +15,7 @@ func (s *Store) recordRole() error {
 	}
 	if s.opts.Primary != "" && s.opts.Primary != n.Asked {
 		if n.Role == Replica {
-			n.Primary = s.opts.Primary
+			n.Primary, n.Handover = s.opts.Primary, nil
 		}
 		n.Asked = s.opts.Primary
 	}
@@ -46,32 +41,10 @@ func (s *Store) Role() (Role, string) {
 	return n.Role, n.Primary
 }
 
-// SetRole records what the node is from now on; it is durable on return. Data sets that are made later are opened as that
-// role needs them; the open shards are the caller's to change.
+// SetRole records what the node is from now on; it is durable on return. A handover that it records is over. Data sets that
+// are made later are opened as that role needs them; the open shards are the caller's to change.
 func (s *Store) SetRole(r Role, primary string) error {
-	return s.changeNode(func(n *node) { n.Role, n.Primary = r, primary })
-}
-
-// TakeOver records that the node is a primary by the handover with that id, or that the handover is void here.
-func (s *Store) TakeOver(id wire.ID, void bool) error {
-	if id.IsZero() {
-		return errors.New("a handover without an id")
-	}
-	return s.changeNode(func(n *node) {
-		n.Takeover, n.Voided = id.String(), void
-		if !void {
-			n.Role, n.Primary = Primary, ""
-		}
-	})
-}
-
-// Takeover is the id of the last handover that reached this node, zero if there was none, and whether it is void.
-func (s *Store) Takeover() (id wire.ID, void bool) {
-	n := s.nodeCopy()
-	if n.Takeover == "" {
-		return wire.ID{}, false
-	}
-	return parseID(n.Takeover), n.Voided
+	return s.changeNode(func(n *node) { n.Role, n.Primary, n.Handover = r, primary, nil })
 }
 
 func (s *Store) changeNode(change func(*node)) error {

@@ -86,8 +86,10 @@ type node struct {
 	Role     Role   `json:"role,omitempty"`     // absent in directories of before roles could change
 	Primary  string `json:"primary,omitempty"`  // what a replica follows, "host:port-base"
 	Asked    string `json:"asked,omitempty"`    // Options.Primary at the last start
-	Takeover string `json:"takeover,omitempty"` // the last handover that this node took over by, or that was voided here
-	Voided   bool   `json:"voided,omitempty"`   // it was voided
+	Takeover string `json:"takeover,omitempty"` // the last handover that this node took over by
+	Void     string `json:"void,omitempty"`     // the last one that was taken back here
+
+	Handover *Handover `json:"handover,omitempty"` // of this node's role to another one; its outcome is not known
 }
 
 // Dataset is a full set of shards.

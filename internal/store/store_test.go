@@ -1,8 +1,10 @@
 package store_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/understudy-kv/understudy/internal/shard"
 	"github.com/understudy-kv/understudy/internal/store"
 	"github.com/understudy-kv/understudy/primary/machinetest"
+	"github.com/understudy-kv/understudy/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -217,4 +220,52 @@ func TestRoleIsKept(t *testing.T) {
 	closeStore(t, reopen(store.Primary, ""))
 	o.Primary = "d:4"
 	closeStore(t, reopen(store.Primary, "")) // a promoted node is not demoted by a flag
+}
+
+// A handover is kept from the moment that the role is given up until somebody has it; what was taken over and what was taken
+// back are remembered apart.
+func TestHandoverIsKept(t *testing.T) {
+	o := options(t.TempDir(), 1)
+	o.Role = store.Primary
+	s := open(t, o)
+	want := store.Handover{ID: wire.ID{1}, Target: "a:1", Positions: []wire.Position{{Generation: wire.Generation{2}, Offset: 3}}}
+	if err := s.HandOver(want); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	s = open(t, o)
+	if got := s.Handover(); got == nil || !reflect.DeepEqual(*got, want) {
+		t.Fatalf("%+v, want %+v", got, want)
+	}
+	if role, primary := s.Role(); role != store.Replica || primary != "a:1" || s.Shards()[0].Writable() {
+		t.Fatalf("in a handover the node is a %s that follows %s", role, primary)
+	}
+	if err := s.TakeOver(wire.ID{4}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Void(wire.ID{5}); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	s = open(t, o)
+	done, void := s.Takeovers()
+	if role, _ := s.Role(); role != store.Primary || done != (wire.ID{4}) || void != (wire.ID{5}) || s.Handover() != nil {
+		t.Fatalf("a %s, done %s, void %s, %+v", role, done, void, s.Handover())
+	}
+	if err := errors.Join(s.HandOver(want), s.SetRole(store.Replica, "a:1")); err != nil || s.Handover() != nil {
+		t.Fatalf("%v, %+v", err, s.Handover())
+	}
+	if err := s.HandOver(want); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	o.Primary = "b:2" // who says whom to follow ends the handover
+	s = open(t, o)
+	if _, primary := s.Role(); primary != "b:2" || s.Handover() != nil {
+		t.Fatalf("it follows %s, %+v", primary, s.Handover())
+	}
+	if s.TakeOver(wire.ID{}) == nil || s.Void(wire.ID{}) == nil {
+		t.Error("a handover without an id was recorded")
+	}
+	closeStore(t, s)
 }
