@@ -51,6 +51,7 @@ type NodeOptions struct {
 	ReplicaMaxStaleness time.Duration    `help:"While following: answer reads -STALE when the data is older than this; 0 never does." default:"0s"`
 	LogLevel            string           `help:"Least severe message that is logged: trace, debug, info, warn or error." default:"info"`
 	LogFormat           string           `help:"How messages are written to standard error: text or json." default:"text"`
+	CPUProfile          string           `help:"File that gets a CPU profile of the process, from its start until it is asked to stop." name:"cpu-profile" placeholder:"FILE"`
 	Config              string           `help:"TOML file with the same names as keys. Flags rank above the environment, and that above the file." placeholder:"FILE"`
 	Version             kong.VersionFlag `help:"Print the version and exit." env:"-"`
 }

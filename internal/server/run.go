@@ -41,9 +41,9 @@ func RunPrimary(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		return cli.Status(err, primaryProgram.name, stderr)
 	}
 	log := newLogger(primaryProgram.name, &o.NodeOptions, stderr)
-	return runSignalled(ctx, log, stdout, func(ctx context.Context, quit func(string)) (runnable, error) {
+	return runSignalled(ctx, log, stdout, profiled(o.CPUProfile, func(ctx context.Context, quit func(string)) (runnable, error) {
 		return startPrimary(ctx, o, log, quit)
-	})
+	}))
 }
 
 // RunReplica is the program replica, as [RunPrimary].
@@ -53,9 +53,9 @@ func RunReplica(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		return cli.Status(err, replicaProgram.name, stderr)
 	}
 	log := newLogger(replicaProgram.name, &o.NodeOptions, stderr)
-	return runSignalled(ctx, log, stdout, func(ctx context.Context, quit func(string)) (runnable, error) {
+	return runSignalled(ctx, log, stdout, profiled(o.CPUProfile, func(ctx context.Context, quit func(string)) (runnable, error) {
 		return startReplica(ctx, o, log, quit)
-	})
+	}))
 }
 
 // run starts a node, says when it is ready, and stops it when ctx ends, a signal comes, or the node asks for it. A second
