@@ -87,6 +87,14 @@ var importRules = []importRule{
 		why: "the router sends commands to shards, whatever the role of the node",
 	},
 	{
+		of: "internal/loadgen", never: []string{everything}, unless: []string{"internal/loadgen"},
+		why: "what makes the load shares nothing with what is measured: a fault of ours must not hide itself",
+	},
+	{
+		of: "internal/bench", never: []string{"primary", "replica", "slottable", "backlog", "wire", "internal/server", "internal/keyspace", "internal/shard", "internal/engine"},
+		why: "the bench measures the built programs from outside, as it does the others",
+	},
+	{
 		of: "e2e", never: []string{everything}, unless: []string{"e2e", "internal/status", "internal/faultproxy", "internal/ports", "internal/resp", "internal/eventually", "internal/command/commandtest"}, tests: true,
 		why: "e2e drives the built binaries only: what it needs from a package, users of the binaries would need too",
 	},

@@ -6,6 +6,7 @@
 //	replctl log DIR --shard 0 --check
 //	replctl surplus list --data-dir DIR
 //	replctl surplus replay --data-dir DIR --to 127.0.0.1:7380 --dry-run
+//	replctl bench --peer redis-server
 //
 // # Invariants
 //

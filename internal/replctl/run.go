@@ -20,6 +20,7 @@ type grammar struct {
 	Verify  verifyCommand    `cmd:"" help:"Compare two keyspaces at one identical position of every shard, while writes go on."`
 	Log     logCommand       `cmd:"" help:"Print the frames of a data directory's log, and find damage in them."`
 	Surplus surplusCommand   `cmd:"" help:"List, print and send again the mutations that a node had alone and saved before it rejoined."`
+	Bench   benchCommand     `cmd:"" help:"Measure primary and replica, and beside them redis-server, on this machine."`
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }
 
