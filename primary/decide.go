@@ -2,6 +2,7 @@ package primary
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/understudy-kv/understudy/wire"
@@ -133,6 +134,9 @@ func place(h wire.Hello, f Facts) Verdict {
 	case p.IsZero():
 		return fullSync(wire.ReasonEmpty, "the replica has no data")
 	}
+	if v, never := settles(h, f); never {
+		return v
+	}
 	fork, common := Fork(h, f.Lineage, f.Published, f.Following)
 	switch {
 	case common && fork.Offset > f.Published:
@@ -156,6 +160,19 @@ func place(h wire.Hello, f Facts) Verdict {
 		return fullSync(wire.ReasonDiverged, "%s lies inside a frame of this primary: no replica of its history can be there", p)
 	}
 	return Verdict{Action: Resume, Position: fork}
+}
+
+// settles answers a replica that has undone a surplus and whose data will never be whole on this node's history, or on what
+// this node has of it so far: it holds values of another one.
+func settles(h wire.Hello, f Facts) (Verdict, bool) {
+	s := h.Settles
+	switch {
+	case s.IsZero() || f.Lineage.Contains(s, f.Published):
+		return Verdict{}, false
+	case f.Following && (!f.Streaming || f.Lineage.Contains(s, math.MaxUint64)):
+		return refuse(wire.CodeBehind, "this node follows another one and is at %d, the replica's data is whole from %s on: it has to catch up first; or follow its primary", f.Published, s), true
+	}
+	return fullSync(wire.ReasonDiverged, "the replica has undone a surplus and its data is whole from %s on, which does not lie on this primary's lineage, at %d", s, f.Published), true
 }
 
 // undo answers a replica that has [fork, its offset), which this primary does not have.

@@ -16,7 +16,7 @@ import (
 //
 //	primary [cluster=c] [shards=n] [shard=n] [format=n] lineage=(a@0,b@100) published=n oldest=n group=n
 //	        [follows=streaming|down] [unsettled] [novalues] [path=(n,n)]
-//	hello [position=a:5] [lineage=(a@0)] [difference] [shards=n] [shard=n] [cluster=c] [format=n] [version=n] [node=n] [replica=n] [auth=no]
+//	hello [position=a:5] [lineage=(a@0)] [settles=a:5] [difference] [shards=n] [shard=n] [cluster=c] [format=n] [version=n] [node=n] [replica=n] [auth=no]
 //
 // A shard can tell what it has under single keys, unless it says novalues.
 // Every frame of the primary's log holds `group` mutations.
@@ -70,6 +70,8 @@ func TestDecide(t *testing.T) {
 					case "position":
 						h.Position = position(t, a.Vals[0])
 						h.Shards = f.Shards
+					case "settles":
+						h.Settles = position(t, a.Vals[0])
 					case "lineage":
 						h.Lineage = lineage(t, a.Vals)
 					case "difference":

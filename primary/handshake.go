@@ -170,7 +170,7 @@ func (o *opening) closeReader() {
 func (s *Server) attach(p *port, h wire.Hello, o *opening, address string) bool {
 	a := slottable.Attachment{
 		Shard: p.ID(), Replica: h.Replica, Nonce: h.Nonce, Address: address, Announce: h.Announce, AnnounceBase: h.AnnounceBase,
-		Start: o.verdict.Position.Offset, Syncing: o.verdict.Action == FullSync, Undoing: o.verdict.Action == Rewind,
+		Start: o.verdict.Position.Offset, Syncing: o.verdict.Action == FullSync, Undoing: o.verdict.Action == Rewind, Settles: h.Settles.Offset,
 	}
 	if a.Syncing {
 		a.Start = p.snapshots.start(h.Snapshot)

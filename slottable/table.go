@@ -73,6 +73,8 @@ type Attachment struct {
 	Syncing bool
 	// Undoing: the replica has a surplus behind Start, which it is to undo. What it acked is void.
 	Undoing bool
+	// Settles: the replica has undone a surplus, here or elsewhere, and its data is whole from this offset on; 0 if it is.
+	Settles uint64
 }
 
 // Attach opens a session on the replica's slot, and makes the slot if there is none. The same process (the same nonce)
@@ -105,6 +107,7 @@ func (t *Table) Attach(a Attachment, now time.Duration) (opened, replaced Sessio
 	if s.Generation != sh.generation || a.Syncing || a.Undoing {
 		s.void()
 	}
+	s.Settles = max(s.Settles, a.Settles)
 	if a.Syncing || a.Undoing || a.Start >= s.Settles {
 		s.Settles = 0
 	}

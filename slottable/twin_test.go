@@ -89,6 +89,9 @@ func (m *machine) attach(t *rapid.T) {
 		Syncing: rapid.Bool().Draw(t, "syncing"),
 	}
 	a.Undoing = !a.Syncing && rapid.Bool().Draw(t, "undoing")
+	if rapid.Bool().Draw(t, "unsettled") {
+		a.Settles = rapid.Uint64Range(0, 50).Draw(t, "settles")
+	}
 	got, replaced, err := m.table.Attach(a, m.now)
 	s := m.twin.find(a.Replica, a.Shard)
 	live, slots := 0, 0
@@ -129,6 +132,9 @@ func (m *machine) attach(t *rapid.T) {
 	}
 	if s.gen != m.twin.gens[a.Shard] || a.Syncing || a.Undoing {
 		s.known = nil
+	}
+	if a.Settles > s.settles {
+		s.settles = a.Settles
 	}
 	if a.Syncing || a.Undoing || a.Start >= s.settles {
 		s.settles = 0

@@ -214,15 +214,20 @@ var fieldKinds = map[wire.Field]struct{ name, form string }{
 	wire.FieldCancel:       {"cancel", "bits"},
 	wire.FieldPositions:    {"positions", "positions"},
 	wire.FieldOutcome:      {"outcome", "text"},
+	wire.FieldSettles:      {"settles", "position"},
 }
 
 func (a *annotator) field() {
 	tag := wire.Field(a.u16("tag"))
-	k, ok := fieldKinds[tag]
+	k, ok := fieldKinds[tag&^wire.FieldRequired]
 	if !ok {
 		a.t.Fatalf("field %d has no entry in fieldKinds: add it, docs/protocol.md needs it", tag)
 	}
-	a.value("%s", fmt.Sprintf("%d (%s)", tag, k.name))
+	required := ""
+	if tag&wire.FieldRequired != 0 {
+		required = ", required"
+	}
+	a.value("%s", fmt.Sprintf("%d (%s%s)", tag&^wire.FieldRequired, k.name, required))
 	n := int(a.u32("length"))
 	end := a.at + n
 	switch k.form {

@@ -41,11 +41,12 @@ const (
 	FieldCancel       Field = 22 // flag:1, 1 takes a handover back
 	FieldPositions    Field = 23 // (generation:16 offset:8)*, one a shard
 	FieldOutcome      Field = 24 // what became of a handover, ASCII
+	FieldSettles      Field = 25 // generation:16 offset:8, before which the sender's data is not whole
 )
 
 var fieldSizes = map[Field]int{
 	FieldCapabilities: 8, FieldReplicaID: 16, FieldNonce: 16, FieldShard: 4, FieldShards: 4, FieldPosition: PositionSize,
-	FieldSnapshot: 16, FieldNode: 16, FieldFormat: 4, FieldNext: 8,
+	FieldSnapshot: 16, FieldNode: 16, FieldFormat: 4, FieldNext: 8, FieldSettles: PositionSize,
 	FieldTakeover: 16, FieldCancel: 1,
 }
 
@@ -94,11 +95,11 @@ func parseIDs(b []byte) ([]ID, error) {
 	return ids, nil
 }
 
-func appendFieldPosition(dst []byte, p Position) []byte {
+func appendFieldPosition(dst []byte, tag Field, p Position) []byte {
 	if p.IsZero() {
 		return dst
 	}
-	return appendField(dst, FieldPosition, AppendPosition(nil, p))
+	return appendField(dst, tag, AppendPosition(nil, p))
 }
 
 // message is everything that a handshake message can say; each message type copies out what it has a place for.
@@ -113,7 +114,7 @@ type message struct {
 	path                                     []ID
 	password                                 []byte
 	shard, shards, format                    uint32
-	position                                 Position
+	position, settles                        Position
 	lineage                                  Lineage
 }
 
@@ -167,6 +168,8 @@ func (m *message) set(tag Field, v []byte) (err error) {
 		m.shards = binary.LittleEndian.Uint32(v)
 	case FieldPosition:
 		m.position, err = ParsePosition(v)
+	case FieldSettles:
+		m.settles, err = ParsePosition(v)
 	case FieldLineage:
 		m.lineage, err = ParseLineage(v)
 	case FieldUser:

@@ -63,6 +63,9 @@ type Hello struct {
 	Position     Position // zero for an empty replica
 	Lineage      Lineage  // the replica's own, up to its position
 	Snapshot     ID       // a full sync that was cut, to go on with
+	// Settles is the position from which on the data of a replica that has undone a surplus is whole, zero for one whose data
+	// is. Its tag is a required one: who does not know it must not take the replica for one that is at Position.
+	Settles Position
 }
 
 // AppendHello appends h as a frame.
@@ -80,9 +83,10 @@ func AppendHello(dst []byte, h Hello) []byte {
 	b = appendField32(b, FieldShard, h.Shard)
 	b = appendField32(b, FieldShards, h.Shards)
 	b = appendField32(b, FieldFormat, h.Format)
-	b = appendFieldPosition(b, h.Position)
+	b = appendFieldPosition(b, FieldPosition, h.Position)
 	b = appendField(b, FieldLineage, AppendLineage(nil, h.Lineage))
 	b = appendFieldID(b, FieldSnapshot, h.Snapshot)
+	b = appendFieldPosition(b, FieldSettles|FieldRequired, h.Settles)
 	return AppendControl(dst, KindHello, b)
 }
 
@@ -92,7 +96,7 @@ func ParseHello(payload []byte) (Hello, error) {
 	return Hello{
 		Version: m.version, Capabilities: m.capabilities, Replica: m.replica, Nonce: m.nonce, Node: m.node,
 		Announce: m.announce, AnnounceBase: m.announceBase, Cluster: m.cluster, User: m.user, Password: m.password, Shard: m.shard, Shards: m.shards,
-		Format: m.format, Position: m.position, Lineage: m.lineage, Snapshot: m.snapshot,
+		Format: m.format, Position: m.position, Lineage: m.lineage, Snapshot: m.snapshot, Settles: m.settles,
 	}, err
 }
 
@@ -132,7 +136,7 @@ func AppendWelcome(dst []byte, w Welcome) []byte {
 	b = appendField32(b, FieldShard, w.Shard)
 	b = appendField32(b, FieldShards, w.Shards)
 	b = appendField32(b, FieldFormat, w.Format)
-	b = appendFieldPosition(b, w.Position)
+	b = appendFieldPosition(b, FieldPosition, w.Position)
 	b = appendField64(b, FieldNext, w.Next)
 	b = appendField(b, FieldLineage, AppendLineage(nil, w.Lineage))
 	b = appendField(b, FieldPath, appendIDs(nil, w.Path))

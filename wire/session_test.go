@@ -48,7 +48,7 @@ func TestHandshakeRoundTrip(t *testing.T) {
 			Replica: drawID(t, "replica"), Nonce: drawID(t, "nonce"), Node: drawID(t, "node"),
 			Announce: text.Draw(t, "announce"), Cluster: text.Draw(t, "cluster"), User: text.Draw(t, "user"),
 			Shard: rapid.Uint32().Draw(t, "shard"), Shards: rapid.Uint32().Draw(t, "shards"), Format: rapid.Uint32().Draw(t, "format"),
-			Position: drawPosition(t), Lineage: orNil(drawLineage(t, 0)), Snapshot: drawID(t, "snapshot"),
+			Position: drawPosition(t), Lineage: orNil(drawLineage(t, 0)), Snapshot: drawID(t, "snapshot"), Settles: drawPosition(t),
 		}
 		if p := text.Draw(t, "password"); p != "" {
 			hello.Password = []byte(p)

@@ -60,6 +60,7 @@ func vectors() []vector {
 				Version: wire.Version, Capabilities: 1<<63 | wire.CapDifference, Replica: idOne, Nonce: idTwo, Node: idThree, Announce: "10.0.0.7:6381", AnnounceBase: "10.0.0.7:16381",
 				Cluster: "orders", User: "mirror", Password: []byte("secret"), Shard: 1, Shards: 4, Format: 24,
 				Position: wire.Position{Generation: genB, Offset: 1001}, Lineage: lineageAB, Snapshot: idTwo,
+				Settles: wire.Position{Generation: genB, Offset: 1005},
 			}, wire.AppendHello, wire.ParseHello),
 		roundTrip("resume", "The stream goes on at the position that the replica asked for.",
 			wire.Welcome{
