@@ -38,7 +38,7 @@ const (
 func shardErrorText(id int, err error) string {
 	cause := strings.TrimPrefix(err.Error(), fmt.Sprintf("shard %d: ", id))
 	switch {
-	case errors.Is(err, shard.ErrClosed):
+	case errors.Is(err, shard.ErrClosed), errors.Is(err, shard.ErrUnsettled):
 		return errLoading
 	case errors.Is(err, shard.ErrFollows):
 		return errReadOnly
@@ -50,7 +50,7 @@ func shardErrorText(id int, err error) string {
 
 // readErrorText is what a client is told when a shard could not be read.
 func readErrorText(id int, err error) string {
-	if errors.Is(err, shard.ErrClosed) || errors.Is(err, engine.ErrClosed) {
+	if errors.Is(err, shard.ErrClosed) || errors.Is(err, shard.ErrUnsettled) || errors.Is(err, engine.ErrClosed) {
 		return errLoading
 	}
 	return fmt.Sprintf("ERR shard %d cannot be read: %v. See the log; restore its directory, or empty it and let it sync again.", id, err)

@@ -1,6 +1,8 @@
 package keyspace
 
 import (
+	"errors"
+
 	"github.com/understudy-kv/understudy/internal/command"
 	"github.com/understudy-kv/understudy/internal/engine"
 	"github.com/understudy-kv/understudy/internal/shard"
@@ -42,6 +44,10 @@ type outcome struct {
 }
 
 func (h *hold) Run(g *shard.Group) bool {
+	if g.Unread != nil {
+		h.parked <- g.Unread
+		return true
+	}
 	if g.Builder.Count() > 0 {
 		return false // the mutations before it are to be visible first
 	}
@@ -107,23 +113,29 @@ type call struct {
 	on     *shard.Shard
 	run    func(g *shard.Group) (done bool)
 	result chan outcome // capacity 1
+	reads  bool         // it does not run while nothing may be read
 	done   bool
+	unread error // why it did not run
 }
 
 func (c *call) Run(g *shard.Group) bool {
+	if c.reads && g.Unread != nil {
+		c.unread, c.done = g.Unread, true
+		return true
+	}
 	c.done = c.run(g)
 	return c.done
 }
 
 func (c *call) Committed(next uint64, err error) {
 	if c.done {
-		c.result <- outcome{behind(c.on, next), err}
+		c.result <- outcome{behind(c.on, next), errors.Join(c.unread, err)}
 	}
 }
 
-// onLoop runs f on the shard's loop and waits until its group is committed.
+// onLoop runs f on the shard's loop, unless nothing may be read there, and waits until its group is committed.
 func onLoop(on *shard.Shard, f func(g *shard.Group) bool) outcome {
-	c := &call{on: on, run: f, result: make(chan outcome, 1)}
+	c := &call{on: on, run: f, reads: true, result: make(chan outcome, 1)}
 	if err := on.Submit(c); err != nil {
 		return outcome{err: err}
 	}

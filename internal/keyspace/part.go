@@ -59,6 +59,11 @@ func (p *part) Run(g *shard.Group) bool {
 	if p.group != g.ID {
 		p.group, p.groupDone, p.groupBytes, p.wrote = g.ID, p.done, len(p.out.Buf), false
 	}
+	if g.Unread != nil {
+		p.fail(g.Unread)
+		p.final = true
+		return true
+	}
 	tx := txOf(g)
 	p.watch.attach(tx)
 	p.ctx.Bind(tx, &p.out)

@@ -46,7 +46,7 @@ func (s *Shard) syncByPolicy() {
 // Trim has the state machine flushed when recovery would need more of the log than the backlog keeps anyway, and deletes
 // the segments that neither recovery, nor the keep, nor a slot within the cap holds.
 func (s *Shard) Trim() error {
-	return s.Use(func(m StateMachine) error {
+	return s.use(func(m StateMachine) error {
 		log := s.Log()
 		durable, err := m.Durable()
 		if err != nil {

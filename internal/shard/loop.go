@@ -22,6 +22,7 @@ type Group struct {
 	NowMillis    int64        // the group's one idea of the time, in milliseconds since 1970
 	StateMachine StateMachine // may be read; written only through the builder
 	Err          error        // why the shard takes no writes now; jobs that only read may run
+	Unread       error        // why nothing may be read either: ErrUnsettled, or nil
 
 	limit int
 }
@@ -182,6 +183,7 @@ func (s *Shard) runGroup() {
 
 func (s *Shard) runTick() {
 	s.recheck()
+	s.settle()
 	tick := s.tick.Load()
 	if tick == nil || s.Err() != nil || !s.Writable() {
 		return
@@ -197,6 +199,9 @@ func (s *Shard) begin() {
 	g.Builder.Reset()
 	g.ID++
 	g.NowMillis = s.opts.Now().UnixMilli()
+	if g.Unread = nil; !s.Settled() {
+		g.Unread = fmt.Errorf("shard %d: %w", s.opts.Shard, ErrUnsettled)
+	}
 	if g.Err = s.Err(); g.Err == nil && !s.Writable() {
 		g.Err = fmt.Errorf("shard %d: %w", s.opts.Shard, ErrFollows)
 	}
@@ -277,6 +282,7 @@ func (s *Shard) apply(b wire.Batch, commit int64) error {
 	s.applied.Store(next)
 	s.Log().Publish(next)
 	s.runArmed(next)
+	s.settle()
 	return nil
 }
 
@@ -339,10 +345,13 @@ type armed struct {
 
 // At calls f on the loop when exactly the mutations before offset are applied, so that f sees the state of that position.
 // f must be quick: it holds up the shard. At returns f's error, ErrPassed if the offset is passed already or lies inside a
-// frame, or ctx's error. A pause of the ingest ends, since the offset could not be reached otherwise.
+// frame, ErrUnsettled while the data is not whole, or ctx's error. A pause of the ingest ends, since the offset could not be reached otherwise.
 func (s *Shard) At(ctx context.Context, offset uint64, f func(wire.Position, StateMachine) error) error {
 	a := &armed{offset: offset, f: f, done: make(chan error, 1)}
 	err := s.do(func() error {
+		if !s.Settled() {
+			return fmt.Errorf("shard %d: %w", s.opts.Shard, ErrUnsettled)
+		}
 		s.mu.Lock()
 		s.mu.pause = time.Time{}
 		s.mu.Unlock()

@@ -26,6 +26,21 @@ type StateMachine interface {
 	Close() error
 }
 
+// Rewinder is a StateMachine that can rejoin by difference, at either end. One that is none is synced in full instead.
+type Rewinder interface {
+	StateMachine
+	// Values calls f for each key, in the order given, with what is visible under it, and returns the position of that
+	// state, which is one for all keys. It stops at f's first error and returns it. f may take long: writes go on meanwhile.
+	// Keys are those of operations, f's arguments are valid during the call. It may be called beside Apply.
+	Values(keys [][]byte, f func(key, value []byte, found bool) error) (wire.Position, error)
+	// Rewind puts the operations, puts and deletes, of checked values frames over the state, and takes its position to at,
+	// which lies before the present one. It must return only when both are durable. The shard calls it once, on a machine
+	// that it has opened just now on the files of a Checkpoint, and closes that one afterwards, whatever the result: after
+	// an error or a crash, nobody looks at the files again. values calls its argument with each frame in turn and returns
+	// the first error, its own or the argument's; a frame is valid during the call.
+	Rewind(at wire.Position, values func(func(wire.Frame) error) error) error
+}
+
 // Env is what a state machine is given when it is opened.
 type Env struct {
 	Shard int

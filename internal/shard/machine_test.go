@@ -146,3 +146,41 @@ func (m *machine) Checkpoint(dir string) (wire.Position, error) {
 }
 
 func (m *machine) Close() error { return nil }
+
+// Values and Rewind make it a shard.Rewinder.
+func (m *machine) Values(keys [][]byte, f func(key, value []byte, found bool) error) (wire.Position, error) {
+	m.mu.Lock()
+	at, data := m.at, make(map[string]string, len(m.data))
+	for k, v := range m.data {
+		data[k] = v
+	}
+	m.mu.Unlock()
+	for _, k := range keys {
+		v, ok := data[string(k)]
+		if err := f(k, []byte(v), ok); err != nil {
+			return at, err
+		}
+	}
+	return at, nil
+}
+
+func (m *machine) Rewind(at wire.Position, values func(func(wire.Frame) error) error) error {
+	err := values(func(f wire.Frame) error {
+		for ops := f.Ops(); ops.Next(); {
+			if op := ops.Op(); op.Kind == wire.OpPut {
+				m.data[string(op.Key)] = string(op.Value)
+			} else {
+				delete(m.data, string(op.Key))
+			}
+		}
+		return nil
+	})
+	m.at = at
+	if err == nil {
+		_, err = m.write(m.dir)
+	}
+	return err
+}
+
+// plain is a machine that is no shard.Rewinder.
+type plain struct{ shard.StateMachine }

@@ -26,29 +26,55 @@ type manifest struct {
 	Number  int      `json:"number"` // of the current engine-N and log-N; the next ones take a higher one
 	Engine  string   `json:"engine"`
 	Log     string   `json:"log"`
-	Lineage []string `json:"lineage"` // "generation@first", oldest first
-	BootID  string   `json:"boot_id"` // of the kernel under which the log was last opened
-	Clean   bool     `json:"clean"`   // the last run stopped cleanly
-	Weakest Fsync    `json:"weakest"` // the weakest fsync policy of the last run
-	Follows bool     `json:"follows"` // the last run took its frames from a primary
-	Updated string   `json:"updated"` // for people
+	Lineage []string `json:"lineage"`           // "generation@first", oldest first
+	BootID  string   `json:"boot_id"`           // of the kernel under which the log was last opened
+	Clean   bool     `json:"clean"`             // the last run stopped cleanly
+	Weakest Fsync    `json:"weakest"`           // the weakest fsync policy of the last run
+	Follows bool     `json:"follows"`           // the last run took its frames from a primary
+	Settles string   `json:"settles,omitempty"` // "generation@offset" from which on the data is whole; absent if it is
+	Updated string   `json:"updated"`           // for people
 }
 
 func (m manifest) lineage() (wire.Lineage, error) {
 	var l wire.Lineage
 	for _, s := range m.Lineage {
-		gen, first, ok := strings.Cut(s, "@")
-		g, err := wire.ParseGeneration(gen)
-		if !ok || err != nil {
-			return nil, fmt.Errorf("lineage entry %q is not generation@offset", s)
-		}
-		n, err := strconv.ParseUint(first, 10, 64)
+		p, err := parsePlace(s)
 		if err != nil {
-			return nil, fmt.Errorf("lineage entry %q is not generation@offset", s)
+			return nil, fmt.Errorf("lineage entry %w", err)
 		}
-		l = append(l, wire.Epoch{Generation: g, First: n})
+		l = append(l, wire.Epoch{Generation: p.Generation, First: p.Offset})
 	}
 	return l, l.Validate()
+}
+
+// settles is from where on the data is whole; nil if it is.
+func (m manifest) settles() (*wire.Position, error) {
+	if m.Settles == "" {
+		return nil, nil
+	}
+	p, err := parsePlace(m.Settles)
+	if err != nil {
+		return nil, fmt.Errorf("settles: %w", err)
+	}
+	return &p, nil
+}
+
+func (m *manifest) setSettles(p *wire.Position) {
+	if m.Settles = ""; p != nil {
+		m.Settles = fmt.Sprintf("%s@%d", p.Generation, p.Offset)
+	}
+}
+
+// parsePlace reads "generation@offset".
+func parsePlace(s string) (p wire.Position, err error) {
+	gen, offset, ok := strings.Cut(s, "@")
+	if p.Generation, err = wire.ParseGeneration(gen); err == nil {
+		p.Offset, err = strconv.ParseUint(offset, 10, 64)
+	}
+	if !ok || err != nil {
+		return p, fmt.Errorf("%q is not generation@offset", s)
+	}
+	return p, nil
 }
 
 func (m *manifest) setLineage(l wire.Lineage) {

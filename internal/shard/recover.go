@@ -87,6 +87,10 @@ func (s *Shard) recover() (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", manifestName, err)
 	}
+	settles, err := m.settles()
+	if err != nil {
+		return fmt.Errorf("%s: %w", manifestName, err)
+	}
 	s.manifest = m
 	s.lineage.Store(&lineage)
 	if err := s.sweep(); err != nil {
@@ -120,6 +124,13 @@ func (s *Shard) recover() (err error) {
 	s.Log().Publish(next)
 	s.applied.Store(next)
 	s.started.Store(len(lineage) > 0)
+	if settles != nil && next >= settles.Offset {
+		settles = nil // and the log, which has been synced, will always bring the data there
+	}
+	if settles != nil && o.Writable {
+		return fmt.Errorf("%w: its data is at %d and whole from %s on; start it as a replica of a node that has that position, or promote another node", ErrUnsettled, next, settles)
+	}
+	s.settles.Store(settles)
 	if why := newHistory(m, o, lineage); why != "" {
 		lineage = lineage.Begin(o.NewGeneration(), next)
 		o.Logger.Warn("new generation: "+why,
@@ -127,6 +138,7 @@ func (s *Shard) recover() (err error) {
 	}
 	if err := s.updateManifest(func(m *manifest) {
 		m.setLineage(lineage)
+		m.setSettles(settles)
 		m.BootID, m.Clean, m.Weakest, m.Follows = o.BootID, false, o.Fsync, !o.Writable
 	}); err != nil {
 		return err

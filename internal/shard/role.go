@@ -13,9 +13,6 @@ var errNoHistory = errors.New("the shard has no data yet")
 // Writable reports whether the shard takes commands. Otherwise it follows a primary.
 func (s *Shard) Writable() bool { return s.writable.Load() }
 
-// Settled reports whether the shard's data is the state of one position.
-func (s *Shard) Settled() bool { return true }
-
 // Promote begins a generation at the applied offset, has the shard take commands and returns the position. That is
 // durable on return: a crash before it leaves a shard that follows, one behind it the new generation. What was ingested
 // before is applied; an ingest that comes later fails with ErrWritable. On a shard that takes commands it does nothing.
@@ -28,6 +25,9 @@ func (s *Shard) Promote() (wire.Position, error) {
 		}
 		if !s.started.Load() {
 			return errNoHistory
+		}
+		if !s.Settled() {
+			return fmt.Errorf("shard %d: %w", s.opts.Shard, ErrUnsettled)
 		}
 		if !s.applyStalled() || s.Err() != nil {
 			return fmt.Errorf("shard %d: %w", s.opts.Shard, s.Err())

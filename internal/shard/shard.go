@@ -3,6 +3,7 @@ package shard
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,6 +24,9 @@ var (
 	// ErrWritable is returned by Ingest on a shard that takes commands: whatever still comes from an old primary must not
 	// land over a client's write.
 	ErrWritable = errors.New("the shard takes commands, not a primary's frames")
+	// ErrUnsettled is why nothing may be read, copied or promoted: the shard has undone a surplus, and its data is no state of
+	// any one position until it has applied what came since.
+	ErrUnsettled = errors.New("the shard is in the middle of a rejoin by difference")
 	// ErrGap is returned by Ingest for frames that do not begin where the shard is.
 	ErrGap = errors.New("frames do not continue the log")
 )
@@ -35,10 +39,11 @@ type Shard struct {
 
 	log       atomic.Pointer[backlog.Log]
 	lineage   atomic.Pointer[wire.Lineage]
-	applied   atomic.Uint64 // offset of what readers see
-	started   atomic.Bool   // there is a history: position is not "none"
-	writable  atomic.Bool   // it takes commands; otherwise it follows a primary
-	commit    atomic.Int64  // commit time of the last applied frame, microseconds
+	applied   atomic.Uint64                 // offset of what readers see
+	started   atomic.Bool                   // there is a history: position is not "none"
+	settles   atomic.Pointer[wire.Position] // from there on the data is whole; nil while it is
+	writable  atomic.Bool                   // it takes commands; otherwise it follows a primary
+	commit    atomic.Int64                  // commit time of the last applied frame, microseconds
 	fault     atomic.Pointer[fault]
 	policy    atomic.Pointer[Fsync]
 	tick      atomic.Pointer[func(*Group)]
@@ -74,6 +79,8 @@ type Shard struct {
 	armed   []*armed
 	stalled *stalled // what is in the log and waits for room to be applied
 	grown   int64    // bytes appended since the housekeeper was told to look at the log
+
+	unsettling bool // the log has been told that the end of a rejoin cannot be recorded
 }
 
 // stalled is a batch that was appended, and that the state machine had no room for.
@@ -212,6 +219,9 @@ func (s *Shard) AdoptLineage(l wire.Lineage) error {
 	if err := l.Validate(); err != nil {
 		return err
 	}
+	if at := s.settles.Load(); at != nil && !l.Contains(*at, math.MaxUint64) {
+		return fmt.Errorf("shard %d: %w: its data is whole from %s on, which does not lie on the lineage %s", s.opts.Shard, ErrUnsettled, at, l)
+	}
 	if err := s.updateManifest(func(m *manifest) { m.setLineage(l) }); err != nil {
 		return err
 	}
@@ -222,22 +232,31 @@ func (s *Shard) AdoptLineage(l wire.Lineage) error {
 }
 
 // Checkpoint has the state machine write its files into dir, which must not exist, and returns their position. Writes go
-// on meanwhile.
-func (s *Shard) Checkpoint(dir string) (wire.Position, error) {
-	s.machineMu.RLock()
-	defer s.machineMu.RUnlock()
-	if s.machine == nil {
-		return wire.Position{}, ErrClosed
-	}
-	at, err := s.machine.Checkpoint(dir)
-	if err != nil {
-		return wire.Position{}, fmt.Errorf("shard %d: checkpoint into %s: %w", s.opts.Shard, dir, err)
-	}
-	return s.Lineage().At(at.Offset), nil
+// on meanwhile. It returns ErrUnsettled while the data is not whole.
+func (s *Shard) Checkpoint(dir string) (at wire.Position, err error) {
+	err = s.Use(func(m StateMachine) error {
+		if at, err = m.Checkpoint(dir); err != nil {
+			return fmt.Errorf("shard %d: checkpoint into %s: %w", s.opts.Shard, dir, err)
+		}
+		at = s.Lineage().At(at.Offset)
+		return nil
+	})
+	return at, err
 }
 
-// Use calls f with the state machine, which stays open until f returns. A switch to a snapshot waits for f.
+// Use calls f with the state machine, which stays open until f returns. A switch to other data waits for f. It returns
+// ErrUnsettled while the data is not whole.
 func (s *Shard) Use(f func(StateMachine) error) error {
+	return s.use(func(m StateMachine) error {
+		if !s.Settled() {
+			return fmt.Errorf("shard %d: %w", s.opts.Shard, ErrUnsettled)
+		}
+		return f(m)
+	})
+}
+
+// use is Use for what does not read the data.
+func (s *Shard) use(f func(StateMachine) error) error {
 	s.machineMu.RLock()
 	defer s.machineMu.RUnlock()
 	if s.machine == nil {
