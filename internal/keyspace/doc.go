@@ -32,6 +32,6 @@
 //
 // # Goroutines
 //
-// The package starts none that outlives a call. A part belongs to its shard's loop from Submit until Committed, and to
-// the session otherwise; a watch table belongs to its shard's loop.
+// The package starts none that outlives a call. A part belongs to its shard's turn from Offer until Committed, and to the
+// session otherwise; a watch table belongs to its shard's turn. A session takes the turn itself where nobody has it.
 package keyspace

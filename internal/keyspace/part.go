@@ -16,8 +16,8 @@ type step struct {
 	args [][]byte
 }
 
-// part is what one pipeline asks of one shard. It is a shard.Job: from Submit until the round's end it belongs to the
-// shard's loop, otherwise to the session.
+// part is what one pipeline asks of one shard. It is a shard.Job that never blocks: from Offer until the round's end it
+// belongs to whoever has the shard's turn, otherwise to the session.
 //
 // Invariants: 0 <= base <= taken <= done <= len(steps); ends[i-base] is where the reply of step i ends in out.Buf, for
 // base <= i < done; the bytes before takenBytes were taken already. Steps before barred that write are answered with

@@ -43,10 +43,13 @@ func (s *Session) submit() {
 			continue
 		}
 		p.rewind()
-		if err := p.on.Submit(p); err != nil {
+		if err := p.on.Offer(p); err != nil {
 			p.fail(err)
 			s.round.arrive()
 		}
+	}
+	for _, p := range s.parts {
+		p.on.Serve()
 	}
 	<-s.round.ready
 	for _, p := range s.parts {

@@ -1,5 +1,5 @@
-// Package shard runs one shard: one goroutine that owns a log, a state machine and the lineage that says which history
-// they hold. The primary's commands and the replica's frames take the same way through it:
+// Package shard runs one shard: a log, a state machine and the lineage that says which history they hold, in the hands of
+// one goroutine at a time (turn.go). The primary's commands and the replica's frames take the same way through it:
 //
 //	execute (primary) or receive (replica) -> append to the log (+ fsync by policy) -> apply with the position -> publish
 //

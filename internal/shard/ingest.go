@@ -20,12 +20,18 @@ type ingest struct {
 // meanwhile. They must begin at the shard's next offset, otherwise the error is ErrGap. After an error nothing of the
 // frames was applied, or the shard is fenced. Calls are served one after the other.
 func (s *Shard) Ingest(frames []byte, first, next uint64) error {
-	in := &ingest{frames: frames, first: first, next: next, done: make(chan error, 1)}
 	s.mu.Lock()
 	if s.mu.closed {
 		s.mu.Unlock()
 		return ErrClosed
 	}
+	if len(s.mu.jobs) == 0 && !s.pausedLocked() && s.takeFreeTurnLocked() {
+		s.mu.Unlock()
+		err := s.ingestAll(&ingest{frames: frames, first: first, next: next})
+		s.endTurn()
+		return err
+	}
+	in := &ingest{frames: frames, first: first, next: next, done: make(chan error, 1)}
 	s.mu.ingests = append(s.mu.ingests, in)
 	s.mu.Unlock()
 	poke(s.wake)
@@ -42,6 +48,8 @@ func (s *Shard) PauseIngest(d time.Duration) {
 	s.mu.Unlock()
 	poke(s.wake)
 }
+
+func (s *Shard) pausedLocked() bool { return !s.mu.pause.IsZero() && time.Now().Before(s.mu.pause) }
 
 func (s *Shard) runIngest(in *ingest) {
 	in.done <- s.ingestAll(in)

@@ -30,18 +30,19 @@ type Group struct {
 // Full reports whether the group has taken enough.
 func (g *Group) Full() bool { return g.Builder.Len() >= g.limit }
 
-// Job is work for the loop. A Job belongs to the shard from Submit until Committed has been called for a Run that
+// Job is work for the shard. A Job belongs to the shard from Submit or Offer until Committed has been called for a Run that
 // returned true.
 type Job interface {
-	// Run executes on the loop and adds its mutations to the group's builder. It returns false to be called again in a
-	// next group, which it must do only when the group is full.
+	// Run executes in the shard's turn and adds its mutations to the group's builder. It returns false to be called again
+	// in a next group, which it must do only when the group is full.
 	Run(*Group) (done bool)
-	// Committed is called on the loop after each group that Run took part in. If err is nil the group is applied, visible
+	// Committed is called in the shard's turn after each group that Run took part in. If err is nil the group is applied, visible
 	// and as durable as the policy says, and next is the offset behind it. Otherwise nothing of the group happened.
 	Committed(next uint64, err error)
 }
 
-// Submit hands j to the loop. Jobs run in the order of their Submit calls. The only error is ErrClosed.
+// Submit hands j to the loop; it may block there. Jobs run in the order of their Submit and Offer calls. The only error is
+// ErrClosed.
 func (s *Shard) Submit(j Job) error {
 	s.mu.Lock()
 	if s.mu.closed {
@@ -49,6 +50,7 @@ func (s *Shard) Submit(j Job) error {
 		return ErrClosed
 	}
 	s.mu.jobs = append(s.mu.jobs, j)
+	s.mu.blocking++
 	s.mu.Unlock()
 	poke(s.wake)
 	return nil
@@ -76,14 +78,13 @@ func poke(c chan struct{}) {
 }
 
 func (s *Shard) loop() {
-	s.group.limit = s.opts.GroupBytes
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
 	quit := s.quit
-	stopping := false
+	stopping, more := false, false
 	for {
 		ticked := false
-		if len(s.pending) == 0 {
+		if !more {
 			select {
 			case <-s.wake:
 			case <-ticker.C:
@@ -97,6 +98,7 @@ func (s *Shard) loop() {
 			ticked = true
 		default:
 		}
+		s.takeTurn()
 		control, in, paused := s.take()
 		for _, f := range control {
 			f()
@@ -112,8 +114,11 @@ func (s *Shard) loop() {
 		}
 		if stopping && len(s.pending) == 0 && len(control) == 0 && (in == nil || paused) {
 			s.drop()
+			s.endTurn()
 			return
 		}
+		more = len(s.pending) > 0
+		s.endTurn()
 	}
 }
 
@@ -127,8 +132,9 @@ func (s *Shard) take() (control []func(), in *ingest, paused bool) {
 		s.pending = append(s.pending, s.mu.jobs...)
 		s.mu.jobs = s.mu.jobs[:0]
 	}
+	s.mu.blocking = 0
 	control, s.mu.control = s.mu.control, nil
-	paused = !s.mu.pause.IsZero() && time.Now().Before(s.mu.pause)
+	paused = s.pausedLocked()
 	if len(s.mu.ingests) > 0 && !paused {
 		in = s.mu.ingests[0]
 		s.mu.ingests = append(s.mu.ingests[:0], s.mu.ingests[1:]...)

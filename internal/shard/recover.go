@@ -47,6 +47,7 @@ func Open(o Options) (*Shard, error) {
 	s := &Shard{
 		opts: o,
 		wake: make(chan struct{}, 1),
+		turn: make(chan struct{}, 1),
 		quit: make(chan struct{}),
 		tidy: make(chan struct{}, 1),
 	}
@@ -56,11 +57,11 @@ func Open(o Options) (*Shard, error) {
 	if err := s.recover(); err != nil {
 		return nil, fmt.Errorf("shard %d in %s: %w", o.Shard, o.Dir, err)
 	}
-	s.group.StateMachine = s.machine
+	s.group.StateMachine, s.group.limit = s.machine, s.opts.GroupBytes
 	engine := s.manifest.Engine
 	s.engine.Store(&engine)
-	// The loop owns the group, the pending jobs and every write of log and state machine. It is ended by quit, once its
-	// queues are empty; Close waits for it.
+	// The loop takes the turn for whatever callers do not execute themselves (turn.go). It is ended by quit, once its queues
+	// are empty; Close waits for it.
 	s.done.Go(s.loop)
 	// The housekeeper syncs the log once a second, trims it and has the state machine flushed. It is ended by quit; Close
 	// waits for it.

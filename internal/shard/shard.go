@@ -67,13 +67,18 @@ type Shard struct {
 		ingests []*ingest
 		pause   time.Time // ingests wait until then
 		closed  bool
+
+		owned    bool // somebody has the turn (turn.go)
+		wanted   bool // the loop waits for it
+		blocking int  // of jobs: how many only the loop may run
 	}
 	wake chan struct{} // capacity 1: the loop has something to take
+	turn chan struct{} // capacity 1: the turn that the loop waits for has ended
 	quit chan struct{} // closed by Close: the loop ends once its queues are empty
 	tidy chan struct{} // capacity 1: the housekeeper has something to look at
 	done sync.WaitGroup
 
-	// What follows belongs to the loop.
+	// What follows, and all writes of log and state machine, belong to whoever has the turn.
 	group   Group
 	pending []Job
 	armed   []*armed

@@ -1,0 +1,89 @@
+package shard
+
+import "runtime"
+
+// What the loop works with (see Shard) belongs to whoever has the turn: one goroutine at a time. Most of the time that is
+// not the loop. A caller whose jobs never block queues them with Offer and has them executed with Serve: if the shard is
+// idle, Serve takes the turn and executes the group on the caller's own goroutine, with whatever others have queued by
+// then; if it is not, whoever has the turn executes them. So one client costs no switch between goroutines, and many
+// share a group. Everything else is the loop's: jobs that may block, control calls, ticks, what did not fit in a group,
+// and what was queued while somebody had the turn.
+//
+// Invariants, under mu:
+//
+//  1. owned is true from the moment somebody takes the turn until endTurn; the loop's fields are not touched otherwise.
+//  2. While the loop wants the turn nobody else takes it, so it comes after one group at most.
+//  3. Nobody but the loop takes the turn while there is work that is the loop's: queues are served in order.
+//  4. What is queued when the turn ends wakes the loop, so no job is left behind by an owner that came before it.
+
+// Offer queues j like Submit. The caller must call Serve afterwards, on any goroutine, and j must not block: it may run on
+// the goroutine of any caller of Serve or Ingest. The only error is ErrClosed.
+func (s *Shard) Offer(j Job) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.closed {
+		return ErrClosed
+	}
+	s.mu.jobs = append(s.mu.jobs, j)
+	return nil
+}
+
+// Serve has the jobs that were offered executed: now, by the caller, if the shard is idle; otherwise by whoever is at it.
+// The jobs' Committed may have been called on return, or may be called later.
+func (s *Shard) Serve() {
+	s.mu.Lock()
+	if len(s.mu.jobs) == 0 || !s.takeFreeTurnLocked() {
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Unlock()
+	// Others that are about to offer jobs do so now: one append, one wake-up of each feeder, for all of them.
+	runtime.Gosched()
+	s.mu.Lock()
+	if s.mu.blocking == 0 {
+		s.pending, s.mu.jobs = s.mu.jobs, s.pending[:0]
+	}
+	s.mu.Unlock()
+	if len(s.pending) > 0 {
+		s.runGroup()
+	}
+	s.endTurn()
+}
+
+// takeFreeTurnLocked takes the turn for another than the loop, if it is free and there is nothing that is the loop's. It
+// reports whether it did; endTurn gives it back.
+func (s *Shard) takeFreeTurnLocked() bool {
+	m := &s.mu
+	if m.owned || m.wanted || m.closed || m.blocking > 0 || len(m.control) > 0 || len(m.ingests) > 0 || len(s.pending) > 0 {
+		return false
+	}
+	m.owned = true
+	return true
+}
+
+// takeTurn takes the turn for the loop, and waits for it.
+func (s *Shard) takeTurn() {
+	s.mu.Lock()
+	for s.mu.owned {
+		s.mu.wanted = true
+		s.mu.Unlock()
+		<-s.turn
+		s.mu.Lock()
+	}
+	s.mu.owned, s.mu.wanted = true, false
+	s.mu.Unlock()
+}
+
+// endTurn gives the turn back, and has the loop take what is left.
+func (s *Shard) endTurn() {
+	s.mu.Lock()
+	s.mu.owned = false
+	wanted := s.mu.wanted
+	left := len(s.pending) > 0 || len(s.mu.jobs) > 0 || len(s.mu.control) > 0 || len(s.mu.ingests) > 0
+	s.mu.Unlock()
+	if wanted {
+		poke(s.turn)
+	} else if left {
+		poke(s.wake)
+	}
+}
