@@ -23,10 +23,17 @@ type server struct {
 		sets map[string]int
 		all  int64
 	}
-	answer func(n int64) string // instead of +OK, if it gives any
+	answer func(s *server, n int64) string // instead of what it would, if it gives any
 }
 
-func serve(t *testing.T, answer func(n int64) string) *server {
+// taken are the keys that were SET, and how many requests came.
+func (s *server) taken() (keys int, all int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.mu.sets), s.mu.all
+}
+
+func serve(t *testing.T, answer func(s *server, n int64) string) *server {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -85,7 +92,7 @@ func (s *server) talk(c net.Conn) {
 		}
 		s.mu.Unlock()
 		if s.answer != nil {
-			if a := s.answer(all); a != "" {
+			if a := s.answer(s, all); a != "" {
 				reply = a
 			}
 		}
@@ -112,8 +119,8 @@ func TestSequentialWritesEachKeyOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Requests != 1001 || s.mu.all != 1001 || len(s.mu.sets) != 1001 {
-			t.Errorf("%+v: %d requests were counted and %d arrived, of %d keys; want 1001 each", c, r.Requests, s.mu.all, len(s.mu.sets))
+		if keys, all := s.taken(); r.Requests != 1001 || all != 1001 || keys != 1001 {
+			t.Errorf("%+v: %d requests were counted and %d arrived, of %d keys; want 1001 each", c, r.Requests, all, keys)
 		}
 	}
 }
@@ -124,8 +131,8 @@ func TestRequestsAndMisses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Requests != 5003 || r.Misses != 5003 || s.mu.all != 5003 {
-		t.Errorf("%d requests, %d misses, %d arrived; want 5003 each", r.Requests, r.Misses, s.mu.all)
+	if _, all := s.taken(); r.Requests != 5003 || r.Misses != 5003 || all != 5003 {
+		t.Errorf("%d requests, %d misses, %d arrived; want 5003 each", r.Requests, r.Misses, all)
 	}
 	if r.Latency.Count() < 5003/7 || r.Latency.Max() <= 0 || r.CPU <= 0 {
 		t.Errorf("%d latencies up to %s, CPU %s", r.Latency.Count(), r.Latency.Max(), r.CPU)
@@ -134,7 +141,7 @@ func TestRequestsAndMisses(t *testing.T) {
 
 // TestAnErrorEndsTheRun: an operation that failed is in no figure.
 func TestAnErrorEndsTheRun(t *testing.T) {
-	s := serve(t, func(n int64) string {
+	s := serve(t, func(_ *server, n int64) string {
 		if n == 300 {
 			return "-READONLY no writes here\r\n"
 		}
@@ -167,9 +174,8 @@ func TestAServerThatSaysNothing(t *testing.T) {
 // TestLatencyIsFromWhenARequestWasDue: a server that stands still for 200 ms delays every request that was due meanwhile, not
 // only those that it had been sent (coordinated omission).
 func TestLatencyIsFromWhenARequestWasDue(t *testing.T) {
-	s := serve(t, nil)
 	var once sync.Once
-	s.answer = func(n int64) string {
+	s := serve(t, func(s *server, n int64) string {
 		if n >= 200 {
 			once.Do(func() {
 				s.mu.Lock() // nobody is answered
@@ -178,7 +184,7 @@ func TestLatencyIsFromWhenARequestWasDue(t *testing.T) {
 			})
 		}
 		return ""
-	}
+	})
 	r, err := Run(t.Context(), Config{Addr: s.addr, Rate: 2000, Duration: 600 * time.Millisecond, Conns: 4})
 	if err != nil {
 		t.Fatal(err)
