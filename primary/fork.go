@@ -12,7 +12,10 @@ import (
 // mutations: then the fork may lie beyond next, where only the other one's mutations can tell.
 func Fork(h wire.Hello, l wire.Lineage, next uint64, following bool) (wire.Position, bool) {
 	p := h.Position
-	theirs := h.Lineage.Until(p.Offset)
+	theirs := h.Lineage // as far as their position; read, never kept, so that a decision costs no garbage
+	for n := len(theirs); n > 0 && theirs[n-1].First > p.Offset; n-- {
+		theirs = theirs[:n-1]
+	}
 	if n := epoch(theirs, p.Generation); n >= 0 {
 		theirs = theirs[:n+1]
 	} else if mine := epoch(l, p.Generation); mine >= 0 && len(h.Lineage) == 0 {
