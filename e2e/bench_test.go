@@ -47,7 +47,7 @@ func TestBench(t *testing.T) {
 	compared := map[string]bool{}
 	for _, row := range r.Rows {
 		seen[row.Scenario] = true
-		if len(row.Ours.Runs) != 1 || row.Ours.Runs[0] < 0 {
+		if len(row.Ours.Runs) != 1 {
 			t.Errorf("%s %s: %v, want one figure", row.Scenario, row.Figure, row.Ours.Runs)
 		}
 		for _, p := range row.Peers {
@@ -73,4 +73,4 @@ func TestBench(t *testing.T) {
 }
 
 // benchScenarios are those that processes are measured in.
-var benchScenarios = []string{"S1", "S4", "S8", "S10"}
+var benchScenarios = []string{"S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "S11", "S13"}

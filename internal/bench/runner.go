@@ -26,7 +26,7 @@ type scenario struct {
 
 // scenarios are all of them, in the order in which they run.
 func scenarios() []scenario {
-	return []scenario{replicatedSet(), gets()}
+	return []scenario{replicatedSet(), sustainedSet(), twoReplicas(), visibility(), fullSync(), resume(), gets(), mixed(), restart(), growth()}
 }
 
 func scenarioNames() (names []string) {
@@ -41,6 +41,7 @@ type turn struct {
 	*Options
 	system system
 	dir    string // new and empty
+	shared *shared
 	record func(scenario, name, unit string, value float64)
 }
 

@@ -64,7 +64,7 @@ func (t *turn) replicatedSet(ctx context.Context, p *pair) error {
 
 // allowed is what one of our processes may hold by its settings, or 0 for another system's.
 func (t *turn) allowed() int64 {
-	if t.system.name() != ours && t.system.name() != against {
+	if !t.own() {
 		return 0
 	}
 	memory, backlog := int64(256<<20), int64(64<<20) // the programs' defaults

@@ -64,11 +64,11 @@ func (t *turn) gets(ctx context.Context, p *pair, keys uint64, value int, of str
 	return nil
 }
 
-// largeGets reads from a data set that is about twice as large as --memory, by values of 1 KiB; --memory is what it may
+// largeGets reads from a data set that is four times as large as --memory, by values of 1 KiB; --memory is what it may
 // be at least, so that loading takes seconds.
 func (t *turn) largeGets(ctx context.Context) error {
 	const allowed, value = 32 << 20, 1024
-	keys := min(2*uint64(allowed)/value, t.Keys)
+	keys := min(4*uint64(allowed)/value, t.Keys)
 	small := *t
 	u := *t.system.(*understudy)
 	u.memory = allowed
@@ -83,6 +83,6 @@ func (t *turn) largeGets(ctx context.Context) error {
 		if err := p.verify(ctx, keys, value); err != nil {
 			return err
 		}
-		return t.gets(ctx, p, keys, value, ", 1 KiB, twice --memory")
+		return t.gets(ctx, p, keys, value, ", 1 KiB, 4 × --memory")
 	})
 }

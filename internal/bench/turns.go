@@ -21,6 +21,7 @@ type runner struct {
 	began    time.Time
 	measured map[string]*values
 	failures []string
+	shared   shared
 }
 
 // systems are the names of all that the options ask for, ours first.
@@ -95,7 +96,7 @@ func (b *runner) turn(ctx context.Context, s scenario, name string, run int) {
 	}
 	var got []recorded
 	dir := filepath.Join(b.dir, fmt.Sprintf("%s-%d-%s", id, run+1, name))
-	t := &turn{Options: &b.o, system: b.make(name, id, run+1), dir: dir, record: func(scenario, figureName, unit string, value float64) {
+	t := &turn{Options: &b.o, system: b.make(name, id, run+1), dir: dir, shared: &b.shared, record: func(scenario, figureName, unit string, value float64) {
 		if b.o.wants(scenario) {
 			got = append(got, recorded{figure{scenario, figureName, unit}, value})
 		}

@@ -8,20 +8,21 @@ import (
 
 // Config is one run. Its zero value is not complete: Addr is required.
 type Config struct {
-	Addr     string        // the server, host:port
-	Conns    int           // connections; default 50
-	Threads  int           // threads, each with its share of the connections; default 1
-	Pipeline int           // requests that a connection sends at once, and whose replies it awaits; default 1. Without a rate.
-	Keys     uint64        // keys are drawn from so many, 1 to 2^32; default 1,000,000
-	Order    Order         // how they are drawn
-	Value    int           // bytes of a value; default 64
-	Gets     int           // of 100 requests, how many are GET; the others are SET
-	Rate     float64       // requests a second, each at its time whatever became of those before; 0 means as many as can be
-	Duration time.Duration // no request is begun after it; 0 means no such limit
-	Requests int64         // no more requests than this; 0 means no such limit
-	Seed     uint64        // of the random draws
-	Patience time.Duration // how long the server may answer nothing while answers are due; default 30s
-	Latency  bool          // fill in Result.Latency; always on with a rate
+	Addr     string          // the server, host:port
+	Conns    int             // connections; default 50
+	Threads  int             // threads, each with its share of the connections; default 1
+	Pipeline int             // requests that a connection sends at once, and whose replies it awaits; default 1. Without a rate.
+	Keys     uint64          // keys are drawn from so many, 1 to 2^32; default 1,000,000
+	Order    Order           // how they are drawn
+	Value    int             // bytes of a value; default 64
+	Gets     int             // of 100 requests, how many are GET; the others are SET
+	Rate     float64         // requests a second, each at its time whatever became of those before; 0 means as many as can be
+	Duration time.Duration   // no request is begun after it; 0 means no such limit
+	Requests int64           // no more requests than this; 0 means no such limit
+	Stop     <-chan struct{} // no request is begun once it is closed; nil means no such limit
+	Seed     uint64          // of the random draws
+	Patience time.Duration   // how long the server may answer nothing while answers are due; default 30s
+	Latency  bool            // fill in Result.Latency; always on with a rate
 }
 
 // EnsureDefaults replaces what is zero.
@@ -69,8 +70,8 @@ func (c *Config) Validate() error {
 	if c.Rate < 0 {
 		fault("a rate of %g", c.Rate)
 	}
-	if c.Duration <= 0 && c.Requests <= 0 && c.Order != Sequential {
-		fault("neither a duration nor a number of requests: it would never end")
+	if c.Duration <= 0 && c.Requests <= 0 && c.Stop == nil && c.Order != Sequential {
+		fault("no duration, no number of requests, nothing that stops it: it would never end")
 	}
 	return errors.Join(errs...)
 }

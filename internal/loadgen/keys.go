@@ -22,6 +22,9 @@ const (
 	keyLen    = len(keyPrefix) + keyDigits
 )
 
+// LagKey is the key that Lag writes.
+const LagKey = "lag"
+
 // Key is the key of number n.
 func Key(n uint64) string {
 	b := append([]byte(keyPrefix), make([]byte, keyDigits)...)

@@ -20,8 +20,9 @@ type server struct {
 	addr string
 	mu   struct {
 		sync.Mutex
-		sets map[string]int
-		all  int64
+		sets  map[string]int
+		all   int64
+		onSet func(value string)
 	}
 	answer func(s *server, n int64) string // instead of what it would, if it gives any
 }
@@ -31,6 +32,13 @@ func (s *server) taken() (keys int, all int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.mu.sets), s.mu.all
+}
+
+// onSet has f called with each value, before the SET is answered.
+func (s *server) onSet(f func(value string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.onSet = f
 }
 
 func serve(t *testing.T, answer func(s *server, n int64) string) *server {
@@ -86,6 +94,9 @@ func (s *server) talk(c net.Conn) {
 		reply := "$-1\r\n"
 		if args[0] == "SET" {
 			s.mu.sets[args[1]]++
+			if s.mu.onSet != nil {
+				s.mu.onSet(args[2])
+			}
 			reply = "+OK\r\n"
 		} else if s.mu.sets[args[1]] > 0 {
 			reply = "$3\r\nabc\r\n"
@@ -198,6 +209,20 @@ func TestLatencyIsFromWhenARequestWasDue(t *testing.T) {
 	}
 	if r.Latency.Max() < 190*time.Millisecond {
 		t.Errorf("the longest is %s, want what the pause took", r.Latency.Max())
+	}
+}
+
+// TestStop: a run without an end of its own ends when it is told to, with every reply.
+func TestStop(t *testing.T) {
+	s := serve(t, nil)
+	stop := make(chan struct{})
+	time.AfterFunc(50*time.Millisecond, func() { close(stop) })
+	r, err := Run(t.Context(), Config{Addr: s.addr, Stop: stop, Pipeline: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, all := s.taken(); r.Requests != all || all == 0 {
+		t.Errorf("%d requests were counted and %d arrived, want as many and some", r.Requests, all)
 	}
 }
 

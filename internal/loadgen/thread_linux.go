@@ -116,6 +116,11 @@ func (t *thread) run(ctx context.Context, began time.Time) error {
 		if t.Rate == 0 && t.Duration > 0 && now >= t.Duration { // with a rate, what was due before the end is still sent
 			t.over = true
 		}
+		select {
+		case <-t.Stop:
+			t.over = true
+		default:
+		}
 		wait := 50 * time.Millisecond
 		if t.Rate > 0 {
 			next, err := t.emit(now)
