@@ -162,8 +162,9 @@ func (f *Follower) Upstream() string {
 }
 
 // Mixed tells why the shards may hold states of two histories: one has loaded a snapshot since the follower was made, and
-// another one is still to, whether its link is up or not. It is nil when they do not, and while the snapshots are loaded
-// into a data set that readers do not see yet.
+// another one is still to, whether its link is up or not; or one is in the middle of a full sync that was begun before that,
+// and of another one nothing is known since. It is nil when they do not, and while the snapshots are loaded into a data set
+// that readers do not see yet. Behind Stop it is final.
 func (f *Follower) Mixed() error {
 	f.mu.Lock()
 	pending := f.mu.pending
@@ -171,20 +172,26 @@ func (f *Follower) Mixed() error {
 	if pending {
 		return nil
 	}
-	loaded, waiting := -1, -1
+	loaded, unheard, begun := -1, -1, -1
 	for _, r := range f.runners() {
-		g := r.figures()
+		g, s := r.figures(), r.shard()
+		heard := g.EverStreamed || len(g.FullSyncs) > 0
 		switch {
-		case g.Owes || len(g.FullSyncs) == 0 && !g.EverStreamed:
-			waiting = r.id
+		case g.Owes, !heard && s != nil && !stagedSnapshot(f.opts.FS, s.Dir()).IsZero():
+			begun = r.id
+		case !heard:
+			unheard = r.id
 		case len(g.FullSyncs) > 0:
 			loaded = r.id
 		}
 	}
-	if loaded < 0 || waiting < 0 {
-		return nil
+	switch waiting := max(begun, unheard); {
+	case loaded >= 0 && waiting >= 0:
+		return fmt.Errorf("shard %d has loaded the primary's snapshot and shard %d has not: its data is older", loaded, waiting)
+	case begun >= 0 && unheard >= 0:
+		return fmt.Errorf("the full sync of shard %d was begun before this start, and shard %d, which was not heard since, may have loaded its own: one's data is older", begun, unheard)
 	}
-	return fmt.Errorf("shard %d has loaded the primary's snapshot and shard %d has not: its data is older", loaded, waiting)
+	return nil
 }
 
 // LagMillis is the worst shard's; see [Lag].

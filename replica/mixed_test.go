@@ -65,7 +65,7 @@ func TestOneShardResumesAnotherSyncs(t *testing.T) {
 // streamed before and when the primary is gone since; and is not told when the snapshots are for a data set of their own.
 func TestMixed(t *testing.T) {
 	// setup makes two shards, both streaming. Then the primary forgets its log, and shard 1's snapshot does not arrive.
-	setup := func(t *testing.T) (*network, *Follower, *bool) {
+	setup := func(t *testing.T) (*network, *fakeStore, *Follower, *bool) {
 		first, second := newFakePrimary(t), newFakePrimary(t)
 		first.shards, second.shards, second.shard = 2, 2, 1
 		blocked := new(bool)
@@ -95,7 +95,7 @@ func TestMixed(t *testing.T) {
 				data[0]++
 			}
 		}
-		return network, f, blocked
+		return network, store, f, blocked
 	}
 	up := func(n *network, down bool) {
 		n.mu.Lock()
@@ -103,14 +103,15 @@ func TestMixed(t *testing.T) {
 		n.down = down
 	}
 	synctest.Test(t, func(t *testing.T) {
-		network, f, damaged := setup(t)
+		network, store, f, damaged := setup(t)
 		network.primaries[1].locked(func() { *damaged = true })
 		up(network, false)
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
+		what := "shard 0 has loaded the primary's snapshot and shard 1 has not"
 		expectMixed := func(when string) {
 			t.Helper()
-			if err := f.Mixed(); err == nil || !strings.Contains(err.Error(), "shard 0 has loaded the primary's snapshot and shard 1 has not") {
+			if err := f.Mixed(); err == nil || !strings.Contains(err.Error(), what) {
 				t.Fatalf("%s: %v", when, err)
 			}
 		}
@@ -125,6 +126,15 @@ func TestMixed(t *testing.T) {
 			t.Fatalf("shard 1 is %s, its primary is gone", l.State)
 		}
 		expectMixed("the primary is gone")
+		network.close(f)
+		expectMixed("the links have ended")
+		// A process that ends in the middle of a transfer leaves this.
+		if _, _, err := openStaging(store.fs, "shard-1", wire.Position{Generation: wire.Generation{1}, Offset: 4}, &wire.Manifest{Snapshot: wire.ID{1}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		f = network.follow(store, nil)
+		what = "the full sync of shard 1 was begun before this start"
+		expectMixed("after a restart")
 		network.primaries[1].locked(func() { *damaged = false })
 		up(network, false)
 		caughtUp(t, f)

@@ -45,28 +45,27 @@ func (n *Node) promote(force bool, record func() error) error {
 		return fmt.Errorf("%w: a node without a serving half cannot be a primary; set Options.Serve to primary.Serve", ErrOneRole)
 	}
 	f := n.Follower()
-	if f != nil && !force {
-		if err := f.Mixed(); err != nil {
-			return fmt.Errorf("%w: %w; wait for it, promote another replica, or use REPL.PROMOTE FORCE", ErrNotWhole, err)
-		}
-	}
-	if err := n.whole(); err != nil {
+	// What can be refused at once ends no link.
+	if err := n.promotable(f, force); err != nil {
 		return err
 	}
 	if f != nil {
 		if err := n.stopLinks(f, true); err != nil {
 			return err
 		}
-		n.forget(f)
 	}
-	// Only now is it certain what the node has.
-	err := n.whole()
+	// Only now is it certain what the node has: a link may just have loaded a snapshot.
+	err := n.promotable(f, force)
 	if err == nil {
 		err = record()
 	}
-	if err != nil {
-		return errors.Join(err, n.follow(n.Primary()))
+	if f != nil {
+		n.forget(f)
 	}
+	if err != nil {
+		return errors.Join(err, n.follow(n.Primary())) // which goes on with what was staged
+	}
+	n.unstage(f)
 	if err := n.data.discard(); err != nil {
 		n.opts.Logger.Warn("a data set that was being fetched could not be removed", "error", err)
 	}
@@ -96,6 +95,16 @@ func (n *Node) completePromotion() error {
 	}
 	n.refresh()
 	return errors.Join(errs...)
+}
+
+// promotable says why the node cannot be a primary with the data that it has, or nil. f is what it follows, if it does.
+func (n *Node) promotable(f Follower, force bool) error {
+	if f != nil && !force {
+		if err := f.Mixed(); err != nil {
+			return fmt.Errorf("%w: %w; wait for it, promote another replica, or use REPL.PROMOTE FORCE", ErrNotWhole, err)
+		}
+	}
+	return n.whole()
 }
 
 // whole says why the data set is not one that can be served as a primary's, or nil.
@@ -157,6 +166,7 @@ func (n *Node) demote(address string, fresh bool) error {
 	if f != nil {
 		errs = append(errs, n.stopLinks(f, false))
 		n.forget(f)
+		n.unstage(f)
 	}
 	if fresh {
 		errs = append(errs, n.data.discard())
@@ -191,17 +201,24 @@ func (n *Node) follow(address string) error {
 	return nil
 }
 
-// forget takes a stopped follower's place away, but keeps what it has counted, and removes what it has staged.
+// forget takes a stopped follower's place away, but keeps what it has counted.
 func (n *Node) forget(f Follower) {
 	counted := f.Status()
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	for _, s := range counted {
 		c := n.mu.past[s.Shard]
 		c.add(&s)
 		n.mu.past[s.Shard] = c
 	}
 	n.mu.follower = nil
-	n.mu.Unlock()
+}
+
+// unstage removes what a stopped follower has staged, if there was one.
+func (n *Node) unstage(f Follower) {
+	if f == nil {
+		return
+	}
 	if err := f.Discard(); err != nil {
 		n.opts.Logger.Warn("what was staged for a full sync could not be removed", "error", err)
 	}

@@ -41,10 +41,8 @@ func sum(a, b map[string]uint64) map[string]uint64 {
 // Status is a report made now. A shard's counters are those of the sessions that it served and of those that it had with
 // primaries, together, since the process started.
 func (n *Node) Status() status.Node {
-	// Who is told that a shard streams can read from it.
-	n.refresh()
 	n.mu.Lock()
-	role, primary, follower, shown := n.mu.role, n.mu.primary, n.mu.follower, n.mu.shown
+	role, primary, follower := n.mu.role, n.mu.primary, n.mu.follower
 	var handover *status.Failover
 	if n.mu.failover != nil {
 		copied := *n.mu.failover
@@ -56,7 +54,7 @@ func (n *Node) Status() status.Node {
 	n.mu.Unlock()
 	out := status.Node{
 		Role: string(role), ID: n.ID().String(), Version: version.String(), Uptime: time.Since(n.started).Seconds(),
-		Replication: n.replicationRange(), Primary: primary, Cluster: n.opts.Cluster, Ready: shown, Failover: handover,
+		Replication: n.replicationRange(), Primary: primary, Cluster: n.opts.Cluster, Failover: handover,
 	}
 	for _, id := range n.Path() {
 		out.Path = append(out.Path, id.String())
@@ -98,10 +96,15 @@ func (n *Node) Status() status.Node {
 		}
 		s.FullSyncs, s.Refusals, s.Resumes, s.Rewinds = total.fullSyncs, total.refusals, total.resumes, total.rewinds
 		if s.Error != "" && out.Error == "" {
-			out.Error, out.Ready = s.Error, false
+			out.Error = s.Error
 		}
 		out.Shards = append(out.Shards, s)
 	}
+	// Behind the figures: who is told that a shard has data, or streams, can read from it.
+	n.refresh()
+	n.mu.Lock()
+	out.Ready = n.mu.shown && out.Error == ""
+	n.mu.Unlock()
 	if err := n.unserved(); err != nil && out.Error == "" {
 		out.Error = err.Error()
 	}
