@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"time"
 
@@ -14,6 +15,10 @@ import (
 	"github.com/understudy-kv/understudy/slottable"
 	"github.com/understudy-kv/understudy/wire"
 )
+
+// noShard is asked for by nodes that only want to know whether following this one would be a loop. They are refused, and
+// nobody has to look into it.
+const noShard = math.MaxUint32
 
 // serve is one connection from its first byte to its last.
 func (s *Server) serve(p *port, conn net.Conn) {
@@ -50,8 +55,12 @@ func (s *Server) serve(p *port, conn net.Conn) {
 	}
 	log = log.With("replica", h.Replica.String())
 	if o.verdict.Action == Refuse {
-		p.refused(string(o.verdict.Code))
-		log.Warn("replica refused", "code", o.verdict.Code, "reason", o.verdict.Text)
+		if code := o.verdict.Code; h.Shard == noShard && (code == wire.CodeShard || code == wire.CodeLoop) {
+			log.Debug("answered whether it could follow", "node", h.Node, "code", code)
+		} else {
+			p.refused(string(code))
+			log.Warn("replica refused", "code", code, "reason", o.verdict.Text)
+		}
 		r := wire.Refusal{Version: wire.Version, Code: o.verdict.Code, Text: o.verdict.Text, Shards: uint32(len(s.ports))}
 		if err := l.write(wire.AppendRefusal(nil, wire.KindRefuse, r)); err != nil {
 			log.Debug("refusal not sent", "error", err)

@@ -2,6 +2,8 @@ package primary
 
 import (
 	"context"
+	"maps"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,6 +93,28 @@ func TestSessionsArePinnedToTheirPath(t *testing.T) {
 		up.send(wire.AppendHello(nil, h))
 		if r := up.ending(); r.Code != wire.CodeLoop {
 			t.Fatalf("the node above was answered %+v", r)
+		}
+		// Who only asks before it follows counts as nobody who was refused.
+		before := s.server.Status(0).Refusals
+		for node, want := range map[byte]wire.Code{0xBB: wire.CodeLoop, 0xCC: wire.CodeShard} {
+			asks := s.dial(0)
+			h.Node, h.Shard = wire.ID{node}, math.MaxUint32
+			asks.send(wire.AppendHello(nil, h))
+			if r := asks.ending(); r.Code != want {
+				t.Fatalf("a question was answered %+v", r)
+			}
+		}
+		synctest.Wait()
+		if after := s.server.Status(0).Refusals; !maps.Equal(before, after) || before["loop"] != 1 {
+			t.Fatalf("refusals were %v before two questions, and are %v", before, after)
+		}
+		h.Shard = 7
+		asks := s.dial(0)
+		asks.send(wire.AppendHello(nil, h))
+		asks.ending()
+		synctest.Wait()
+		if after := s.server.Status(0).Refusals; after["shard"] != 1 {
+			t.Fatalf("a replica that asked for shard 7 counts as %v", after)
 		}
 	})
 }
