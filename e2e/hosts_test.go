@@ -77,8 +77,7 @@ func (k link) down(shards int) error {
 }
 
 // TestHosts: three hosts with addresses of their own, a primary, a replica and a chained replica on them. The host of each
-// role is cut off, or heard by nobody, or deaf. Both sides of every broken link tell so within 10 s (two more seconds are for
-// the clocks that look), the other link goes on, and when the network is whole again everybody resumes by himself.
+// role is cut off, or heard by nobody, or deaf. Both sides of every broken link tell so within 10 s, the other link goes on, and when the network is whole again everybody resumes by himself.
 func TestHosts(t *testing.T) {
 	all := func(l *line) []link { return []link{l.upper(), l.lower()} }
 	upper := func(l *line) []link { return []link{l.upper()} }
@@ -108,7 +107,7 @@ func TestHosts(t *testing.T) {
 			test.fault(l)
 			began := time.Now()
 			broken := test.broken(l)
-			eventually(t, 12*time.Second, "both sides of every broken link notice", func() error {
+			eventually(t, 10*time.Second, "both sides of every broken link notice", func() error {
 				for _, k := range broken {
 					if err := k.down(l.shards); err != nil {
 						return err

@@ -39,7 +39,7 @@ func TestGarbage(t *testing.T) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			if err := closedWithin(t, p.primary.replication(), send, 12*time.Second); err != nil {
+			if err := closedWithin(t, p.primary.replication(), send, 10*time.Second); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}()
@@ -103,7 +103,7 @@ func TestIdleConnections(t *testing.T) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			c.SetReadDeadline(time.Now().Add(13 * time.Second)) //nolint:errcheck // then the read fails
+			c.SetReadDeadline(time.Now().Add(10 * time.Second)) //nolint:errcheck // then the read fails
 			buf := make([]byte, 1024)
 			for {
 				if _, err := c.Read(buf); err != nil {

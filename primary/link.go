@@ -12,18 +12,19 @@ import (
 	"github.com/understudy-kv/understudy/wire"
 )
 
-// The limits of a link in time. They are part of the protocol: both sides count on them.
+// The limits of a link in time. They are part of the protocol: both sides count on them. A fault is to be noticed within
+// 10 s by everybody who looks; the limits leave a second of that for what comes behind them.
 const (
 	// HandshakeTimeout is how long a connection may take for its whole HELLO.
-	HandshakeTimeout = 10 * time.Second
+	HandshakeTimeout = 9 * time.Second
 	// SilenceTimeout is how long an accepted replica may say nothing at all.
-	SilenceTimeout = 10 * time.Second
+	SilenceTimeout = 9 * time.Second
 	// WriteTimeout is how long a write may be stuck without one byte of progress.
-	WriteTimeout = 10 * time.Second
+	WriteTimeout = 9 * time.Second
 	// HeartbeatInterval is the time between two heartbeats.
 	HeartbeatInterval = time.Second
 	// byeTimeout is what a session that ends leaves its last write.
-	byeTimeout = time.Second
+	byeTimeout = 500 * time.Millisecond
 )
 
 // Limits of what is read, in bytes of payload.
@@ -136,7 +137,7 @@ func (l *link) write(b []byte) error {
 	}
 }
 
-// end gives whatever is being written a last second.
+// end gives whatever is being written a last moment.
 func (l *link) end() {
 	l.ended.Store(true)
 	l.conn.SetWriteDeadline(time.Now().Add(byeTimeout)) // fails only on a closed connection

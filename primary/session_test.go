@@ -101,7 +101,7 @@ func TestHeartbeatsCarryTheDigest(t *testing.T) {
 	})
 }
 
-// A replica that says nothing is detached after 10 s; its slot is kept for the window, to the second, and the log with
+// A replica that says nothing is detached after 9 s; its slot is kept for the window, to the second, and the log with
 // it (pitfalls 32, 37).
 func TestSilenceDetachesAndTheWindowReaps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -134,7 +134,7 @@ func TestSilenceDetachesAndTheWindowReaps(t *testing.T) {
 	})
 }
 
-// A peer that stops reading is noticed after 10 s without progress; one that reads slowly is left alone (pitfall 31).
+// A peer that stops reading is noticed after 9 s without progress; one that reads slowly is left alone (pitfall 31).
 func TestStuckWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, 1, backlog.Options{}, ServerOptions{})

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setUserTimeout has the kernel give up on bytes that stay unacknowledged for so long: a half-open link ends in ten
+// setUserTimeout has the kernel give up on bytes that stay unacknowledged for so long: a half-open link ends in nine
 // seconds, not in the quarter of an hour of TCP's own retries (pitfall 32). It is a help, not a need: the link's own
 // limits hold without it, so a failure is of no consequence.
 func setUserTimeout(conn net.Conn, d time.Duration) {

@@ -17,7 +17,7 @@
 //     the old data and the old position stay (pitfalls 18, 19).
 //  5. What is received and not applied is at most InboxBytes, or one single frame, plus one read buffer. A full inbox
 //     stops the reader, and TCP stops the primary (pitfalls 29, 38). While it is full, silence proves nothing.
-//  6. Every wait has a limit: 10 s for an answer, for silence, for a stuck write (pitfalls 31, 32). A link is redialled
+//  6. Every wait has a limit: 10 s for an answer, 9 s for silence and for a stuck write (pitfalls 31, 32). A link is redialled
 //     for ever, with jittered backoff (pitfall 34); what each error leads to stands in one table, [rules].
 //  7. One shard's trouble ends that shard's link only (pitfall 33).
 //

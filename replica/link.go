@@ -19,7 +19,7 @@ type LinkOptions struct {
 	Learns             bool
 	Format             uint32        // newest storage format that the state machine loads, 0 for any
 	AcceptEmptyPrimary bool          // let an empty primary replace this replica's data
-	Silence            time.Duration // default 10 s
+	Silence            time.Duration // default 9 s
 	AckEvery           time.Duration // least time between acks of a replica that is behind. Default 10 ms
 	Backoff            Backoff
 	Jitter             func() float64 // in [0, 1). Required
@@ -28,6 +28,7 @@ type LinkOptions struct {
 
 const (
 	keepaliveEvery = time.Second // also the longest time without an ack
+	answerExtra    = time.Second // that an answer to HELLO may take beyond LinkOptions.Silence
 	maxRefetches   = 3           // of one damaged file, in one session
 	repeatLog      = time.Minute // the same failure is logged once in this time
 )
@@ -104,7 +105,7 @@ type Figures struct {
 // NewLink makes a link that has not been started.
 func NewLink(o LinkOptions) *Link {
 	if o.Silence <= 0 {
-		o.Silence = 10 * time.Second
+		o.Silence = 9 * time.Second
 	}
 	if o.AckEvery <= 0 {
 		o.AckEvery = 10 * time.Millisecond

@@ -15,7 +15,7 @@ import (
 
 const (
 	tickEvery  = 100 * time.Millisecond
-	byeTimeout = time.Second // for the last words of a session
+	byeTimeout = 500 * time.Millisecond // for the last words of a session
 )
 
 // session is the IO of one connection. It obeys the link; what it decides itself is only where bytes go.

@@ -44,7 +44,7 @@ func TestSilentPrimary(t *testing.T) {
 	}
 }
 
-// TestPrimaryThatDoesNotRead: acks that nobody takes end the link after 10 s (pitfall 31).
+// TestPrimaryThatDoesNotRead: acks that nobody takes end the link after 9 s (pitfall 31).
 func TestPrimaryThatDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()

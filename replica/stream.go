@@ -207,12 +207,13 @@ func (l *Link) tick(ev Event) {
 	if !l.live() {
 		return
 	}
-	heard := max(ev.Heard, l.began)
+	heard, limit := max(ev.Heard, l.began), l.opts.Silence
 	if l.state == StateHandshake && !l.answered {
-		heard = l.began // bytes are not an answer
+		// Bytes are not an answer; and a primary may take a checkpoint before it answers.
+		heard, limit = l.began, limit+answerExtra
 	}
 	// A session that does not read cannot hear (pitfalls 38 and 32).
-	if !ev.Paused && l.now-heard >= l.opts.Silence {
+	if !ev.Paused && l.now-heard >= limit {
 		l.fail(fmt.Errorf("%w for %s in state %s", ErrSilent, l.now-heard, l.state))
 		return
 	}
