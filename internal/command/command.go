@@ -155,15 +155,40 @@ type Ctx struct {
 
 	tx      *engine.Tx
 	route   func(key []byte) *engine.Tx
+	reader  *engine.Reader
 	scratch []byte
 }
 
 // Bind makes the calls that follow run on one shard, which holds all of their keys.
-func (c *Ctx) Bind(tx *engine.Tx, out *resp.Writer) { c.tx, c.route, c.Out = tx, nil, out }
+func (c *Ctx) Bind(tx *engine.Tx, out *resp.Writer) {
+	c.tx, c.route, c.reader, c.Out = tx, nil, nil, out
+}
+
+// BindReader makes the calls that follow read beside the shard that holds all of their keys. They must be calls of
+// commands with the flag ReadOnly.
+func (c *Ctx) BindReader(r *engine.Reader, out *resp.Writer) {
+	c.tx, c.route, c.reader, c.Out = nil, nil, r, out
+}
 
 // Route makes the calls that follow run on several shards: txOf finds the one that holds a key.
 func (c *Ctx) Route(txOf func(key []byte) *engine.Tx, out *resp.Writer) {
-	c.tx, c.route, c.Out = nil, txOf, out
+	c.tx, c.route, c.reader, c.Out = nil, txOf, nil, out
+}
+
+// Source is what a command reads from: the transaction on the key's shard, or a reader beside it.
+type Source interface {
+	// Get returns the key's record, unless it is absent or past its deadline. Value is valid until the next Get.
+	Get(key []byte) (engine.Record, bool)
+	// Now is the time of the command, in milliseconds since 1970.
+	Now() int64
+}
+
+// source is where a command that only reads finds the key.
+func (c *Ctx) source(key []byte) Source {
+	if c.reader != nil {
+		return c.reader
+	}
+	return c.Tx(key)
 }
 
 // Tx is where the key lives.
@@ -176,7 +201,7 @@ func (c *Ctx) Tx(key []byte) *engine.Tx {
 
 // read gets a key's record for a reader.
 func (c *Ctx) read(key []byte) (engine.Record, bool) {
-	r, found := c.Tx(key).Get(key)
+	r, found := c.source(key).Get(key)
 	c.count(found)
 	return r, found
 }

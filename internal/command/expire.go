@@ -120,8 +120,8 @@ func pexpireTime(c *Ctx) { replyTTL(c, true, millis) }
 // replyTTL is the TTL family: -2 without a key, -1 without a deadline, seconds rounded to the nearest.
 func replyTTL(c *Ctx, absolute bool, unit timeUnit) {
 	key := c.Args[1]
-	tx := c.Tx(key)
-	r, found := tx.Get(key)
+	src := c.source(key)
+	r, found := src.Get(key)
 	c.count(found)
 	switch {
 	case !found:
@@ -133,7 +133,7 @@ func replyTTL(c *Ctx, absolute bool, unit timeUnit) {
 	}
 	n := r.Deadline
 	if !absolute {
-		n = max(n-tx.Now(), 0)
+		n = max(n-src.Now(), 0)
 	}
 	if unit == seconds {
 		n = int64((uint64(n) + 500) / 1000) // n is not negative, and n+500 may be over the largest int64

@@ -7,8 +7,8 @@ import (
 
 // lookup gets the key's record for a command on strings. If the key holds another type, it replies with the error and
 // ok is false; an absent key is a zero Record.
-func (c *Ctx) lookup(tx *engine.Tx, key []byte) (r engine.Record, found, ok bool) {
-	r, found = tx.Get(key)
+func (c *Ctx) lookup(src Source, key []byte) (r engine.Record, found, ok bool) {
+	r, found = src.Get(key)
 	if found && r.Type != engine.TypeString {
 		c.Out.Error(errWrongType)
 		return r, true, false
@@ -17,8 +17,8 @@ func (c *Ctx) lookup(tx *engine.Tx, key []byte) (r engine.Record, found, ok bool
 }
 
 // readString is lookup for a reader.
-func (c *Ctx) readString(tx *engine.Tx, key []byte) (r engine.Record, found, ok bool) {
-	r, found, ok = c.lookup(tx, key)
+func (c *Ctx) readString(src Source, key []byte) (r engine.Record, found, ok bool) {
+	r, found, ok = c.lookup(src, key)
 	c.count(found)
 	return r, found, ok
 }
@@ -34,7 +34,7 @@ func (c *Ctx) replyValue(r engine.Record, found bool) {
 
 func get(c *Ctx) {
 	key := c.Args[1]
-	if r, found, ok := c.readString(c.Tx(key), key); ok {
+	if r, found, ok := c.readString(c.source(key), key); ok {
 		c.replyValue(r, found)
 	}
 }
@@ -55,7 +55,7 @@ func mget(c *Ctx) {
 
 func strlen(c *Ctx) {
 	key := c.Args[1]
-	if r, _, ok := c.readString(c.Tx(key), key); ok {
+	if r, _, ok := c.readString(c.source(key), key); ok {
 		c.Out.Int(int64(len(r.Value)))
 	}
 }
@@ -123,7 +123,7 @@ func getRange(c *Ctx) {
 		c.Out.Error(errNotInteger)
 		return
 	}
-	r, _, ok := c.readString(c.Tx(key), key)
+	r, _, ok := c.readString(c.source(key), key)
 	if !ok {
 		return
 	}

@@ -12,7 +12,8 @@
 // by side, whatever the number of commands. DEL, MSET and their like over several shards are split into a step for each,
 // and their replies merged. Other commands over several shards (RENAME, COPY, MSETNX, FLUSHALL, EXEC) hold those shards:
 // their loops are parked, in ascending order, at the beginning of a group, while the session's goroutine executes on
-// all of them. KEYS, SCAN, DBSIZE and RANDOMKEY read views, beside the loops. PING, INFO and their like are the hook's.
+// all of them. A command that only reads one key is executed at once, beside its shard (beside.go). KEYS, SCAN, DBSIZE and
+// RANDOMKEY read views, beside the loops. PING, INFO and their like are the hook's.
 //
 // # Invariants
 //

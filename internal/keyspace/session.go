@@ -53,6 +53,7 @@ type Session struct {
 	shares []*part  // of split commands
 	byID   []*part  // the pipeline's parts by shard; nil where it has none
 	parts  []*part  // the same, in the order of their first use
+	reads  reads    // what is read beside the shards
 }
 
 // ReplyMode is what CLIENT REPLY sets.
@@ -143,13 +144,21 @@ func (s *Session) Exec(cmds [][][]byte, sink Sink) (end bool, err error) {
 	sink.Writer().Proto = s.Proto
 	for _, args := range cmds {
 		c, refused := command.Find(args)
-		if refused == "" && c.Run != nil && !s.multi.open && s.reply == ReplyOn && s.route(c, args) {
-			continue
+		if refused == "" && c.Run != nil && !s.multi.open && s.reply == ReplyOn {
+			var done bool
+			if done, err = s.readBeside(c, args, sink); err != nil {
+				break
+			}
+			if done || s.route(c, args) {
+				continue
+			}
 		}
+		s.endReads()
 		if end, err = s.slow(c, refused, args, sink); end || err != nil {
 			break
 		}
 	}
+	s.endReads()
 	if flushed := s.flush(sink); err == nil {
 		err = flushed
 	}

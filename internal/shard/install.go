@@ -152,6 +152,7 @@ func (s *Shard) switchTo(n *successor) {
 		s.settles.Store(n.settles) // before anybody can see that data
 	}
 	s.machine = n.machine
+	s.live.Store(&n.machine)
 	s.group.StateMachine = n.machine
 	s.lineage.Store(&n.lineage)
 	s.log.Store(n.log)

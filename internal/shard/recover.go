@@ -58,6 +58,8 @@ func Open(o Options) (*Shard, error) {
 		return nil, fmt.Errorf("shard %d in %s: %w", o.Shard, o.Dir, err)
 	}
 	s.group.StateMachine, s.group.limit = s.machine, s.opts.GroupBytes
+	machine := s.machine
+	s.live.Store(&machine)
 	engine := s.manifest.Engine
 	s.engine.Store(&engine)
 	// The loop takes the turn for whatever callers do not execute themselves (turn.go). It is ended by quit, once its queues

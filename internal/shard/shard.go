@@ -55,6 +55,7 @@ type Shard struct {
 	// machineMu is held for reading while the state machine is used beside the loop, and for writing while it is replaced.
 	machineMu sync.RWMutex
 	machine   StateMachine
+	live      atomic.Pointer[StateMachine] // the same, for who looks without a lock
 
 	// manifestMu serialises changes of the manifest.
 	manifestMu sync.Mutex
@@ -249,6 +250,23 @@ func (s *Shard) Checkpoint(dir string) (at wire.Position, err error) {
 	return at, err
 }
 
+// Live is the state machine that readers see now, or nil if there is none to be read. It may be replaced and closed at any
+// moment: whoever uses it needs a state machine that can be used while it is closed, and asks again if it was.
+func (s *Shard) Live() StateMachine {
+	for {
+		m := s.live.Load()
+		if m == nil || !s.Settled() {
+			return nil
+		}
+		if s.live.Load() == m { // otherwise it may be the next one's data that is whole
+			return *m
+		}
+	}
+}
+
+// Now is the shard's clock, in milliseconds since 1970: what its groups judge deadlines by.
+func (s *Shard) Now() int64 { return s.opts.Now().UnixMilli() }
+
 // Use calls f with the state machine, which stays open until f returns. A switch to other data waits for f. It returns
 // ErrUnsettled while the data is not whole.
 func (s *Shard) Use(f func(StateMachine) error) error {
@@ -298,5 +316,6 @@ func (s *Shard) Close() error {
 	}
 	err = errors.Join(err, s.machine.Close(), s.Log().Close())
 	s.machine = nil
+	s.live.Store(nil)
 	return err
 }
