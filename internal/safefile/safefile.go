@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -58,6 +59,30 @@ func Read(fs vfs.FS, dir, name string) ([]byte, error) {
 		return nil, fmt.Errorf("%s is damaged: its checksum line is %q, its content has %q; restore it from a backup, or empty the data directory and let it sync again", path, line, want)
 	}
 	return content, nil
+}
+
+// MakeDir makes a directory, and its parents if need be. What it makes survives a power loss.
+func MakeDir(fs vfs.FS, dir string) error {
+	var made []string
+	for d := dir; ; d = fs.PathDir(d) {
+		_, err := fs.Stat(d)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, os.ErrNotExist) || d == fs.PathDir(d) {
+			return err
+		}
+		made = append(made, d)
+	}
+	if err := fs.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, d := range made {
+		if err := SyncDir(fs, fs.PathDir(d)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // SyncDir makes the directory's entries durable.

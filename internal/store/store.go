@@ -122,7 +122,7 @@ func Open(o Options) (_ *Store, err error) {
 		return nil, fmt.Errorf("%d shards: the number must lie within 1 and %d", o.Shards, MaxShards)
 	}
 	s := &Store{opts: o, fs: o.Shard.FS, log: o.Shard.Logger, nonce: newID()}
-	if err := s.fs.MkdirAll(o.Dir, 0o755); err != nil {
+	if err := safefile.MakeDir(s.fs, o.Dir); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	if s.lock, err = lockDir(s.fs, o.Dir); err != nil {

@@ -269,3 +269,26 @@ func TestHandoverIsKept(t *testing.T) {
 	}
 	closeStore(t, s)
 }
+
+// A data directory that was made a moment ago is there after a power loss, with the identity and the shards in it: under
+// the policy always, writes have been acknowledged out of it.
+func TestNewDirectoryOutlivesThePower(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	o := store.Options{Dir: "/var/lib/node", Shards: 2, Role: store.Primary, Shard: shard.Options{FS: fs, BootID: "boot-1", Fsync: shard.FsyncAlways}}
+	engines := store.NewEngines(fs, 1, 2, nil)
+	defer engines.Close()
+	o.Shard.Open = engines.Open
+	s := open(t, o)
+	id := s.NodeID()
+	left := fs.CrashClone(vfs.CrashCloneCfg{})
+	closeStore(t, s)
+
+	engines = store.NewEngines(left, 1, 2, nil)
+	defer engines.Close()
+	o.Shard.FS, o.Shard.BootID, o.Shard.Open = left, "boot-2", engines.Open
+	s = open(t, o)
+	defer closeStore(t, s)
+	if s.NodeID() != id {
+		t.Fatalf("the directory of node %s came back as that of %s", id, s.NodeID())
+	}
+}
