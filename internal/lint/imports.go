@@ -99,6 +99,10 @@ var importRules = []importRule{
 		why: "e2e drives the built binaries only: what it needs from a package, users of the binaries would need too",
 	},
 	{
+		of: everything, besides: []string{"internal/replctl", "internal/sim"}, never: []string{"internal/sim"},
+		why: "the simulator drives everything, and nothing depends on it; it imports testing, which no server is to carry",
+	},
+	{
 		of: everything, never: []string{"cmd"}, unless: nil, tests: true,
 		why: "a command is the top",
 	},

@@ -16,12 +16,13 @@ import (
 const name = "replctl"
 
 type grammar struct {
-	Status  statusCommand    `cmd:"" help:"Show every shard of a primary, a replica or both, the worst first."`
-	Verify  verifyCommand    `cmd:"" help:"Compare two keyspaces at one identical position of every shard, while writes go on."`
-	Log     logCommand       `cmd:"" help:"Print the frames of a data directory's log, and find damage in them."`
-	Surplus surplusCommand   `cmd:"" help:"List, print and send again the mutations that a node had alone and saved before it rejoined."`
-	Bench   benchCommand     `cmd:"" help:"Measure primary and replica, and beside them redis-server, on this machine."`
-	Version kong.VersionFlag `help:"Print the version and exit."`
+	Status   statusCommand    `cmd:"" help:"Show every shard of a primary, a replica or both, the worst first."`
+	Verify   verifyCommand    `cmd:"" help:"Compare two keyspaces at one identical position of every shard, while writes go on."`
+	Log      logCommand       `cmd:"" help:"Print the frames of a data directory's log, and find damage in them."`
+	Surplus  surplusCommand   `cmd:"" help:"List, print and send again the mutations that a node had alone and saved before it rejoined."`
+	Bench    benchCommand     `cmd:"" help:"Measure primary and replica, and beside them redis-server, on this machine."`
+	Simulate simulateCommand  `cmd:"" help:"Run whole systems in simulated time, by schedules of faults that are drawn from a seed, and check that nothing is lost."`
+	Version  kong.VersionFlag `help:"Print the version and exit."`
 }
 
 // output is where a command writes.
