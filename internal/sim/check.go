@@ -86,7 +86,7 @@ func (w *world) mayBegin() bool {
 			return true
 		}
 	}
-	return false
+	return w.handing.Load()
 }
 
 // checkData compares what a shard holds with what the mutations of its lineage make.

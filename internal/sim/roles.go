@@ -87,7 +87,7 @@ func (w *world) promote(h *host, rng *rand.Rand) {
 		}
 		return
 	}
-	w.leader = h.id
+	w.leader.Store(int64(h.id))
 	if rng.IntN(5) > 0 {
 		for _, g := range w.up() {
 			if g != h {
@@ -156,6 +156,7 @@ func (w *world) handover(h, to *host, rng *rand.Rand) {
 		g.begins = true
 	}
 	w.event("%s is to hand over", h.name)
+	w.handing.Store(true)
 	wait := time.Duration(rng.IntN(1500)) * time.Millisecond
 	abort := rng.IntN(6) == 0
 	w.spawn("the handover of "+h.name, wait, handoverLimit, func() {
@@ -165,13 +166,11 @@ func (w *world) handover(h, to *host, rng *rand.Rand) {
 		}
 		for !i.dead.Load() {
 			if f := i.node().Status().Failover; f.State == status.FailoverNone {
+				w.handing.Store(i.dead.Load())
 				w.handedOver(h, i, f)
 				return
 			}
 			time.Sleep(20 * time.Millisecond)
-			if w.resting.Load() {
-				_ = i.node().AbortFailover()
-			}
 		}
 	})
 }
@@ -185,7 +184,7 @@ func (w *world) handedOver(h *host, i *incarnation, f *status.Failover) {
 	for _, g := range w.hosts {
 		if g.address() == f.Target {
 			w.inherit(g, h, "handed over")
-			w.leader = g.id
+			w.leader.Store(int64(g.id))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/understudy-kv/understudy/internal/engine"
+	"github.com/understudy-kv/understudy/internal/status"
 	"github.com/understudy-kv/understudy/internal/store"
 )
 
@@ -17,7 +18,6 @@ const restLimit = 120 * time.Second
 // nodes have the same.
 func (w *world) settle() {
 	w.event("the faults end")
-	w.resting.Store(true)
 	w.heal()
 	for _, h := range w.hosts {
 		if h.run != nil {
@@ -36,6 +36,9 @@ func (w *world) settle() {
 		w.check()
 		if w.violation() != nil {
 			return
+		}
+		if time.Until(deadline) < restLimit-abortAfter {
+			w.abort()
 		}
 		if len(w.tasks) == 0 {
 			if h := w.elect(); h != nil {
@@ -57,14 +60,27 @@ func (w *world) settle() {
 	w.event("everybody has the same")
 }
 
+// abortAfter is how long the operator leaves a handover to itself.
+const abortAfter = 20 * time.Second
+
+// abort ends handovers that still run.
+func (w *world) abort() {
+	for _, h := range w.hosts {
+		if f := h.run.node().Status().Failover; f != nil && f.State != status.FailoverNone {
+			w.event("%s is told to give its handover up", h.name)
+			_ = h.run.node().AbortFailover() // it may be over already
+		}
+	}
+}
+
 // elect finds the primary, or makes one.
 func (w *world) elect() *host {
-	if h := w.hosts[w.leader]; h.run.node().Role() == store.Primary {
+	if h := w.hosts[w.leader.Load()]; h.run.node().Role() == store.Primary {
 		return h
 	}
 	for _, h := range w.hosts {
 		if h.run.node().Role() == store.Primary {
-			w.leader = h.id
+			w.leader.Store(int64(h.id))
 			return h
 		}
 	}
@@ -78,7 +94,7 @@ func (w *world) elect() *host {
 		h := w.hosts[(best.id+k)%len(w.hosts)]
 		w.promote(h, Step{}.rng())
 		if h.run.node().Role() == store.Primary {
-			w.leader = h.id
+			w.leader.Store(int64(h.id))
 			return h
 		}
 	}

@@ -30,13 +30,13 @@ type world struct {
 	hist   *history
 	log    hclog.Logger // of the nodes, nil for none
 	start  time.Time
-	leader int // who the schedule holds to be the primary
+	leader atomic.Int64 // who the schedule holds to be the primary
 
 	// What follows belongs to the driver.
 	tracks  map[place]*track
 	tasks   []*task
 	zombies sync.WaitGroup // dead processes that are being closed
-	resting atomic.Bool    // the faults have ended
+	handing atomic.Bool    // a handover was begun, and it is not known how it ended: it outlives processes
 
 	mu struct {
 		sync.Mutex
@@ -166,7 +166,7 @@ func (w *world) up() (up []*host) {
 // at is a step's host, nil if there is none, or it is down.
 func (w *world) at(n int) *host {
 	if n == Leader {
-		n = w.leader
+		n = int(w.leader.Load())
 	}
 	if n < 0 || n >= len(w.hosts) || w.hosts[n].run == nil || w.hosts[n].run.dead.Load() {
 		return nil
