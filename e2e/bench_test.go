@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +27,7 @@ type benchReport struct {
 // TestBench: replctl bench measures a small version of every scenario, of ours and of redis-server where there is one, and
 // leaves neither processes' directories nor anything else behind.
 func TestBench(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(t.TempDir(), "report.json")
 	args := []string{"bench", "--quick", "--runs", "1", "--dir", dir, "--json", file}
@@ -69,6 +71,49 @@ func TestBench(t *testing.T) {
 	}
 	if !strings.Contains(stdout, "ours") {
 		t.Errorf("no table:\n%s", stdout)
+	}
+}
+
+// TestBenchInterrupted: Ctrl-C in the middle of a load ends every process that the bench started, and removes its directory.
+func TestBenchInterrupted(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cmd := exec.Command(filepath.Join(bin, "replctl"), "bench", "--scenario", "S3", "--runs", "1", "--duration", "10m", "--keys", "1000", "--dir", dir)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	must(t, spawn()(cmd))
+	children := func() (pids []string) {
+		files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		must(t, err)
+		for _, f := range files {
+			if b, err := os.ReadFile(f); err == nil && strings.Contains(string(b), dir) && strings.Contains(string(b), "--data-dir") {
+				pids = append(pids, f)
+			}
+		}
+		return pids
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	eventually(t, time.Minute, "a primary and two replicas run", func() error {
+		if n := len(children()); n != 3 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	must(t, cmd.Process.Signal(os.Interrupt))
+	select {
+	case err := <-ended:
+		if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(stderr.String(), "interrupted") {
+			t.Errorf("%v, want status 1 and that it was interrupted:\n%s", err, stderr.String())
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("it did not end within 30s")
+	}
+	if left := children(); len(left) > 0 {
+		t.Errorf("%v still run", left)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v (%v) are left in --dir", left, err)
 	}
 }
 
