@@ -65,21 +65,3 @@ func TestApplyWaits(t *testing.T) {
 		})
 	}
 }
-
-func TestBackpressureMarks(t *testing.T) {
-	var b backpressure
-	for offset := uint64(1); offset <= 100; offset++ {
-		b.note(offset, 10, 25)
-	}
-	if b.applied != 1000 || len(b.marks) != 34 {
-		t.Fatalf("%d bytes, %d marks", b.applied, len(b.marks))
-	}
-	b.durable(50)
-	if b.flushed != 490 || b.marks[0].offset != 52 {
-		t.Fatalf("flushed %d, then mark %+v", b.flushed, b.marks[0])
-	}
-	b.durable(100)
-	if b.flushed != 1000 || len(b.marks) != 0 {
-		t.Fatalf("flushed %d, %d marks", b.flushed, len(b.marks))
-	}
-}

@@ -2,16 +2,10 @@ package engine
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-
-	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/understudy-kv/understudy/wire"
 )
-
-// maxRetained bounds the memory that Apply keeps for its next batch, in bytes.
-const maxRetained = 4 << 20
 
 // Apply applies every operation of the batch's frames, and the position b.At, as one: readers, and a crash, see all of
 // it or nothing. It does not wait for the disk. b's bytes are copied.
@@ -33,74 +27,111 @@ func (e *Engine) Apply(b wire.Batch) error {
 	if !at.IsZero() && b.First != at.Offset {
 		return fmt.Errorf("%w: it begins at %d, the engine is at %s", ErrGap, b.First, at)
 	}
-	e.batch.Reset()
+	hashes, err := e.check(b)
+	if err != nil {
+		return err
+	}
+	e.write.Lock()
+	defer e.write.Unlock()
+	e.putLocked(b, hashes)
+	e.at.Lock()
+	e.at.Position = b.At
+	e.at.Unlock()
+	if e.layers.Load().active.bytes >= int64(rotateMemTables*e.o.MemTableSize) {
+		e.rotateLocked(nil, b.At)
+	}
+	return nil
+}
+
+// check walks the whole batch before anything of it is put, and returns the hashes of the keys of its puts and deletes.
+func (e *Engine) check(b wire.Batch) ([]uint32, error) {
+	e.hashes = e.hashes[:0]
 	next := b.First
 	for rest := b.Frames; len(rest) > 0; {
 		f, err := wire.ParseFramePayload(rest)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if f.Kind != wire.KindMutations || f.First != next {
-			return fmt.Errorf("%w: a %s frame at %d, want mutations at %d", ErrGap, f.Kind, f.First, next)
+			return nil, fmt.Errorf("%w: a %s frame at %d, want mutations at %d", ErrGap, f.Kind, f.First, next)
 		}
-		if err := e.addOps(f.Ops()); err != nil {
-			return fmt.Errorf("engine: frame at offset %d: %w", f.First, err)
+		if err := e.checkOps(f.Ops()); err != nil {
+			return nil, fmt.Errorf("engine: frame at offset %d: %w", f.First, err)
 		}
 		next, rest = f.Next(), rest[len(f.Raw):]
 	}
 	if next != b.At.Offset {
-		return fmt.Errorf("%w: its frames end at %d, its position is %s", ErrGap, next, b.At)
+		return nil, fmt.Errorf("%w: its frames end at %d, its position is %s", ErrGap, next, b.At)
 	}
-	e.scan = wire.AppendPosition(e.scan[:0], b.At)
-	if err := e.batch.Set(positionKey, e.scan, nil); err != nil {
-		return fmt.Errorf("engine: apply: %w", err)
-	}
-	size := uint64(e.batch.Len()) + entryCost*uint64(e.batch.Count())
-	if err := e.batch.Commit(pebble.NoSync); err != nil {
-		return fmt.Errorf("engine: apply: %w", err)
-	}
-	if e.gate.isFenced() {
-		// Something fatal happened meanwhile: perhaps this commit, which Pebble then reports as a success (see Fatalf),
-		// perhaps a flush that has nothing to do with it. What is visible decides.
-		if pos, err := readPosition(e.db, nil); err != nil || pos != b.At {
-			return errors.Join(ErrFenced, err)
-		}
-	}
-	e.pressure.note(b.At.Offset, size, uint64(e.o.MemTableSize/4))
-	e.at.Lock()
-	e.at.Position = b.At
-	e.at.Unlock()
-	return nil
+	return e.hashes, nil
 }
 
-// addOps adds the operations to the batch in the making, after a look at their keys.
-func (e *Engine) addOps(ops wire.Ops) error {
+func (e *Engine) checkOps(ops wire.Ops) error {
 	for ops.Next() {
 		op := ops.Op()
-		var err error
 		switch op.Kind {
-		case wire.OpPut:
-			if err = checkKey(op.Key); err == nil {
-				if op.Key[0] == prefixIndex {
-					e.noteIndex(op.Key)
-				}
-				err = e.batch.Set(op.Key, op.Value, nil)
+		case wire.OpPut, wire.OpDelete:
+			if err := checkKey(op.Key); err != nil {
+				return err
 			}
-		case wire.OpDelete:
-			if err = checkKey(op.Key); err == nil {
-				err = e.batch.Delete(op.Key, nil)
-			}
+			e.hashes = append(e.hashes, hashKey(op.Key))
 		case wire.OpDeleteRange:
 			if bytes.Compare(op.Key, keyspaceFrom) < 0 || bytes.Compare(op.Value, keyspaceTo) > 0 || bytes.Compare(op.Key, op.Value) >= 0 {
 				return fmt.Errorf("%w: delete-range [%x, %x)", ErrKey, clip(op.Key), clip(op.Value))
 			}
-			err = e.batch.DeleteRange(op.Key, op.Value, nil)
-		}
-		if err != nil {
-			return err
 		}
 	}
 	return ops.Err()
+}
+
+// putLocked puts what was checked.
+//
+// Who reads without the lock may see the batch's first puts before the last ones. What the flusher must never see is a part of
+// it: so where a delete-range makes another memtable begin in the middle, the parts become layers at the end, together,
+// and frozen, since the flusher takes all that is frozen.
+func (e *Engine) putLocked(b wire.Batch, hashes []uint32) {
+	l := e.layers.Load()
+	m, parts := l.active, []frozen(nil)
+	touched := uint64(0)
+	for _, h := range hashes { // the processor waits for all of these at once
+		touched += m.touch(h)
+	}
+	e.touched = touched
+	for rest := b.Frames; len(rest) > 0; {
+		f, _ := wire.ParseFramePayload(rest)
+		rest = rest[len(f.Raw):]
+		for ops := f.Ops(); ops.Next(); {
+			op := ops.Op()
+			switch op.Kind {
+			case wire.OpPut:
+				if op.Key[0] == prefixIndex {
+					e.noteIndex(op.Key)
+				}
+				m.put(hashes[0], op.Key, op.Value, false)
+				hashes = hashes[1:]
+			case wire.OpDelete:
+				m.put(hashes[0], op.Key, nil, true)
+				hashes = hashes[1:]
+			case wire.OpDeleteRange:
+				s := span{bytes.Clone(op.Key), bytes.Clone(op.Value)}
+				hides := []span{s}
+				if len(m.data.refs)+len(m.expiry.refs) == 0 {
+					hides = append(hides, m.hides...)
+				} else {
+					parts = append([]frozen{{m, b.At}}, parts...)
+				}
+				e.nextID++
+				m = newMemtable(e.nextID, hides, 0)
+			}
+		}
+	}
+	if m == l.active {
+		return
+	}
+	e.layers.Store(newLayers(m, append(parts, l.frozen...)))
+	if len(parts) > 0 {
+		e.rotateLocked(nil, b.At)
+	}
 }
 
 // checkKey refuses a key that is not in the data or index space. The whole form is the writer's duty; what matters here

@@ -60,7 +60,7 @@ func (e *Engine) inspect(dir string) (wire.Position, error) {
 	p.ReadOnly, p.ErrorIfNotExists = true, true
 	h := newHealth(dir, e.o, newGate(e.o.FS, dir, nil))
 	h.onError = func(err error) { e.health.fail(errors.Unwrap(err)) } // its files are the engine's own
-	p.Logger, p.EventListener = h, h.listener(func(pebble.FlushInfo) {}, func(pebble.CompactionInfo) {})
+	p.Logger, p.EventListener = h, h.listener(func(pebble.FlushInfo) {}, func(pebble.CompactionInfo) {}, func(pebble.TableIngestInfo) {})
 	db, err := pebble.Open(dir, p)
 	if err != nil {
 		return wire.Position{}, err

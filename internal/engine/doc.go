@@ -1,8 +1,11 @@
 // Package engine keeps one shard's data in Pebble, together with the position that the data belongs to.
 //
-// The log is the write-ahead log: Pebble runs without one. A batch of frames becomes one Pebble batch that also holds
-// the position behind its last mutation, so whatever part of a shard's history survives a crash here, it is a prefix
-// of it and says where it ends. Recovery opens the engine, reads that position, and replays the log from there.
+// The log is the write-ahead log: Pebble runs without one, and without its own memtable. What is applied goes into a
+// memtable of ours (memtable.go): a copy and one place in a hash index. When it is large enough it is frozen, and the
+// flusher hands it to Pebble (flush.go): sorted, without what was overwritten, as tables that Pebble takes over in one
+// version edit with the position behind the last mutation in them. So whatever part of a shard's history survives a crash
+// here, it is a prefix of it and says where it ends. Recovery opens the engine, reads that position, and replays the log
+// from there. Reads ask the active memtable, the frozen ones, then Pebble (layers.go, iter.go).
 //
 // # Keys
 //
@@ -19,10 +22,10 @@
 //
 // # Invariants
 //
-//  1. Data and position are written in one Pebble batch. Apply refuses frames that do not begin at the position it has,
-//     so nothing is applied twice and nothing is skipped.
+//  1. Data and position become Pebble's in one version edit, and a batch is never divided between two of them. Apply
+//     refuses frames that do not begin at the position it has, so nothing is applied twice and nothing is skipped.
 //  2. Nothing becomes durable here before the log is: BeforeFlush returns without an error before the first table of a
-//     flush is created (gate.go). Otherwise a power cut could leave the engine ahead of its log.
+//     flush is created. Otherwise a power cut could leave the engine ahead of its log.
 //  3. Each live record that has a deadline has its entry in the expiry index. The reverse does not hold: an entry is a
 //     hint that the reaper checks and drops when it is stale. So Set and Delete never read the old value.
 //  4. Only system, data and index keys of the forms above are applied; a frame that names another key, or a range that
@@ -34,6 +37,6 @@
 //
 // [Engine.Apply], [Engine.Close] and everything of [Tx] belong to the shard's owner goroutine. Everything else may be
 // called from any goroutine, also while the engine closes; it then fails with [ErrClosed]. A [View] may be used by one
-// goroutine at a time. The package starts goroutines only for the length of a Checkpoint and a Close; Pebble's end in
-// Close, except behind the fence.
+// goroutine at a time. The flusher runs from Open to Close; other goroutines are started only for the length of a
+// Checkpoint and a Close. Pebble's end in Close, too, except behind the fence.
 package engine

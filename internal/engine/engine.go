@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
 
 	"github.com/understudy-kv/understudy/wire"
 )
@@ -19,9 +20,18 @@ type Engine struct {
 	gate   *gate
 	health *health
 	db     *pebble.DB
-	batch  *pebble.Batch // reused by Apply
-	scan   []byte        // reused by Apply
+	tables sstable.WriterOptions // of those that the flusher writes
 	tx     *Tx
+
+	// layers are the present memtables. They are read without a lock and replaced with write held, which Apply and the
+	// flusher hold, and whoever needs memtables and Pebble of one moment. The order is write, at, use; health's mutex is a leaf.
+	layers   atomic.Pointer[layers]
+	write    sync.Mutex
+	nextID   uint64        // of the newest memtable; guarded by write
+	frozenAt wire.Position // behind the newest memtable that was frozen, or what Pebble had at first; guarded by write
+	hashes   []uint32      // Apply's
+	touched  uint64        // Apply's; keeps its loads from being optimized away
+	flusher  flusher
 
 	pressure backpressure // the owner's, but for what events count
 	indexLow int64        // no index entry in the engine has a lower deadline; the owner's, not persistent
@@ -70,21 +80,32 @@ func Open(dir string, o Options) (*Engine, error) {
 	p.EventListener = e.health.listener(func(i pebble.FlushInfo) {
 		e.durable.stale.Store(true)
 		e.pressure.flush(i)
-	}, e.pressure.compaction)
+	}, e.pressure.compaction, e.pressure.ingested)
 	db, err := pebble.Open(dir, p)
+	if err == nil { // the directory is this engine's now
+		if err = removeStaged(o.FS, dir); err != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}
 	if err != nil {
 		e.closeOwn()
 		return nil, fmt.Errorf("engine: open %s: %w; restore it from a replica or a backup, or move it away to rebuild it", dir, err)
 	}
 	e.gate.opened.Store(true)
 	e.db = db
-	e.batch = db.NewBatch(pebble.WithMaxRetainedSizeBytes(maxRetained))
+	p.EnsureDefaults()
+	e.tables = p.MakeWriterOptions(0, formatMajor.MaxTableFormat())
 	e.tx = newTx(e)
+	e.flusher.wake, e.flusher.done = make(chan struct{}, 1), make(chan struct{})
+	e.layers.Store(newLayers(newMemtable(0, nil, 0), nil))
+	// The flusher, started here, owns what is handed to Pebble. It ends when the engine begins to close, and Close waits
+	// for it, unless the fence has parked it.
+	go e.flushLoop()
 	pos, err := readPosition(db, nil)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("engine: position of %s: %w", dir, err), e.Close())
 	}
-	e.at.Position, e.durable.offset = pos, pos.Offset
+	e.at.Position, e.durable.offset, e.frozenAt = pos, pos.Offset, pos
 	e.pressure.tables.Add(db.Metrics().Levels[0].TablesCount)
 	return e, nil
 }
@@ -139,46 +160,6 @@ func (e *Engine) Err() error {
 	return err
 }
 
-// Flush returns when everything applied before the call is durable, or with the reason why it cannot become so now.
-func (e *Engine) Flush() error {
-	if err := e.enter(); err != nil {
-		return err
-	}
-	defer e.exit()
-	return e.flush()
-}
-
-func (e *Engine) flush() error {
-	// A permanent error refuses writes; only one that fenced the files keeps what is in memory from being flushed.
-	refused := func() (<-chan struct{}, error) {
-		changed, err := e.health.err()
-		if errors.Is(err, ErrFenced) && !e.gate.isFenced() {
-			err = nil
-		}
-		return changed, err
-	}
-	changed, err := refused()
-	if err != nil {
-		return err
-	}
-	done, err := e.db.AsyncFlush()
-	if err != nil {
-		return fmt.Errorf("engine: flush %s: %w", e.dir, err)
-	}
-	for {
-		select {
-		case <-done:
-			return nil
-		case <-changed:
-			if changed, err = refused(); err != nil {
-				return err
-			}
-		case <-e.gate.closing:
-			return ErrClosed
-		}
-	}
-}
-
 // Tx is the engine's one transaction, for the owner goroutine.
 func (e *Engine) Tx() *Tx { return e.tx }
 
@@ -229,11 +210,12 @@ func (e *Engine) Close() error {
 		e.tx.release()
 	}
 	err := e.unlessFenced(func() error {
+		<-e.flusher.done
 		var errs []error
 		for v := range views {
-			errs = append(errs, v.base.Close())
+			errs = append(errs, v.content.base.Close())
 		}
-		return errors.Join(append(errs, e.batch.Close(), e.db.Close())...)
+		return errors.Join(append(errs, e.db.Close())...)
 	})
 	if errors.Is(err, ErrFenced) {
 		return nil

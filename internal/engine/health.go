@@ -138,7 +138,15 @@ func (h *health) background(err error) {
 	h.onError(&Fault{Dir: h.dir, Err: err})
 }
 
-// flushed is Pebble's EventListener.FlushEnd. Pebble also ends the flush of an empty memtable with an error here, which
+// flushFailed is told by the flusher why it failed.
+func (h *health) flushFailed(err error) {
+	h.mu.Lock()
+	h.mu.lastFlush = err
+	h.mu.Unlock()
+	h.background(err)
+}
+
+// flushed is told by the flusher that it succeeded, and is Pebble's EventListener.FlushEnd. Pebble also ends the flush of an empty memtable with an error here, which
 // it does not report as a background error: hence only background decides that a flush failed.
 func (h *health) flushed(err error) {
 	h.mu.Lock()
@@ -177,7 +185,7 @@ func (h *health) Fatalf(format string, args ...any) {
 }
 
 // listener connects Pebble's events, and tells of flushes and compactions that ended, well or not.
-func (h *health) listener(flush func(pebble.FlushInfo), compaction func(pebble.CompactionInfo)) *pebble.EventListener {
+func (h *health) listener(flush func(pebble.FlushInfo), compaction func(pebble.CompactionInfo), ingested func(pebble.TableIngestInfo)) *pebble.EventListener {
 	l := &pebble.EventListener{
 		BackgroundError: h.background,
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
@@ -192,6 +200,7 @@ func (h *health) listener(flush func(pebble.FlushInfo), compaction func(pebble.C
 			compaction(i)
 			h.moved()
 		},
+		TableIngested: ingested,
 	}
 	l.EnsureDefaults(h)
 	return l

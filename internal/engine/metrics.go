@@ -32,16 +32,22 @@ func (e *Engine) Metrics() (Metrics, error) {
 	total := p.Total()
 	return Metrics{
 		DiskBytes:       p.DiskSpaceUsage(),
-		MemTableBytes:   p.MemTable.Size,
+		MemTableBytes:   e.memTableBytes(),
 		Tables:          total.TablesCount,
 		L0Files:         p.Levels[0].TablesCount,
 		ReadAmp:         p.ReadAmp(),
-		Flushes:         p.Flush.Count,
+		Flushes:         p.Flush.Count + e.flusher.count.Load(),
 		Compactions:     p.Compact.Count,
 		CompactionDebt:  p.Compact.EstimatedDebt,
-		CompactionBytes: total.TableBytesFlushed + total.TableBytesCompacted,
+		CompactionBytes: total.TableBytesFlushed + total.TableBytesIngested + total.TableBytesCompacted,
 		CacheHits:       p.BlockCache.Hits,
 		CacheMisses:     p.BlockCache.Misses,
 		OpenFiles:       p.FileCache.TableCount,
 	}, nil
+}
+
+func (e *Engine) memTableBytes() uint64 {
+	e.write.Lock()
+	defer e.write.Unlock()
+	return uint64(e.layers.Load().bytes())
 }

@@ -28,13 +28,14 @@ type Options struct {
 	FS vfs.FS
 	// Shared are the process's caches. nil makes small caches of this engine's own, which Close gives back.
 	Shared *Shared
-	// MemTableSize is in bytes; 0 is what Shared says. A batch of half of it or more skips the memtable's skiplist.
+	// MemTableSize is in bytes; 0 is what Shared says. A memtable is handed to Pebble when it has twice as much, and Apply
+	// waits while four times as much is on its way there.
 	MemTableSize int
 	// Logger gets the engine's messages; nil is silent.
 	Logger hclog.Logger
 	// BeforeFlush is called before anything that was applied becomes durable here. It must return only when the log
 	// holds, durably, everything that was applied before the call. While it returns an error nothing is flushed and it
-	// is called again. It runs on Pebble's goroutine, without locks held, and must not call the engine. nil does nothing.
+	// is called again. It runs on a goroutine of the engine's, without locks held, and must not call the engine. nil does nothing.
 	BeforeFlush func() error
 	// OnError is told, as a *[Fault], what went wrong behind the caller's back. It runs on any goroutine, possibly with
 	// Pebble's locks held: it must neither block nor call the engine. nil does nothing.
@@ -77,7 +78,8 @@ func pebbleOptions(o Options, fs vfs.FS) *pebble.Options {
 		FileCache:          o.Shared.files,
 		FormatMajorVersion: formatMajor,
 		DisableWAL:         true,
-		MemTableSize:       uint64(o.MemTableSize),
+		// Nothing is written through Pebble's own memtable.
+		MemTableSize: 64 << 10,
 		// Apply waits by its own rule (admit.go), which can be interrupted, long before Pebble would stop writers.
 		MemTableStopWritesThreshold: 1000,
 		L0StopWritesThreshold:       1000,
@@ -90,6 +92,8 @@ func pebbleOptions(o Options, fs vfs.FS) *pebble.Options {
 		BytesPerSync:          1 << 20,
 	}
 	p.TargetFileSizes[0] = 4 << 20
+	// A table to ingest waits for nothing.
+	p.Experimental.DisableIngestAsFlushable = func() bool { return true }
 	// Reading decides nothing about compactions: the same writes give the same files.
 	p.Experimental.ReadSamplingMultiplier = -1
 	for i := range p.Levels {

@@ -3,8 +3,6 @@ package engine
 import (
 	"encoding/binary"
 	"fmt"
-
-	"github.com/cockroachdb/pebble/v2"
 )
 
 // ReapExpired deletes keys whose deadline has passed, oldest deadline first, and drops the entries of the expiry index
@@ -19,10 +17,7 @@ func (tx *Tx) ReapExpired(limit int) (n int, more bool) {
 	if len(lower) == 0 {
 		lower = binary.BigEndian.AppendUint64([]byte{prefixIndex}, uint64(tx.e.indexLow))
 	}
-	it, err := tx.e.db.NewIter(&pebble.IterOptions{
-		LowerBound: lower,
-		UpperBound: binary.BigEndian.AppendUint64([]byte{prefixIndex}, uint64(max(tx.now, 0))),
-	})
+	it, err := tx.e.newIter(lower, binary.BigEndian.AppendUint64([]byte{prefixIndex}, uint64(max(tx.now, 0))))
 	if err != nil {
 		tx.fail(fmt.Errorf("engine: expiry index: %w", err))
 		return 0, false

@@ -142,6 +142,12 @@ func (tx *Tx) lookup(hash uint32) (Record, bool) {
 	if tx.overlay.cleared {
 		return Record{}, false
 	}
+	if v, deleted, found := tx.e.layers.Load().get(tx.key); found {
+		if deleted {
+			return Record{}, false
+		}
+		return tx.decode(v)
+	}
 	v, pinned, err := tx.e.db.Get(tx.key)
 	if err != nil {
 		if !errors.Is(err, pebble.ErrNotFound) {

@@ -12,11 +12,11 @@ import (
 // seconds, at most minutes. One goroutine at a time may use it, any one. Each call that walks ends with [ErrClosed] when
 // the engine begins to close; the callbacks that it is given must return soon, for Close waits for them.
 //
-// It is an iterator that is never moved, and cloned for each use, and no Pebble snapshot: making and closing snapshots
-// waits for DB.mu and for manifest writes, hence for the disk.
+// Its base is an iterator that is never moved, and cloned for each use, and no Pebble snapshot: making and closing
+// snapshots waits for DB.mu and for manifest writes, hence for the disk.
 type View struct {
-	e    *Engine
-	base *pebble.Iterator
+	e       *Engine
+	content capture
 }
 
 // NewView takes a view of what is applied now. Close it.
@@ -25,11 +25,11 @@ func (e *Engine) NewView() (*View, error) {
 		return nil, err
 	}
 	defer e.exit()
-	it, err := e.db.NewIter(nil)
+	content, err := e.capture(nil)
 	if err != nil {
 		return nil, fmt.Errorf("engine: view: %w", err)
 	}
-	v := &View{e: e, base: it}
+	v := &View{e: e, content: content}
 	e.use.Lock()
 	defer e.use.Unlock()
 	e.use.views[v] = struct{}{}
@@ -50,7 +50,7 @@ func (v *View) Close() error {
 	if !open {
 		return nil
 	}
-	return v.base.Close()
+	return v.content.base.Close()
 }
 
 // walk opens an iterator over [from, to) for the length of f.
@@ -59,10 +59,11 @@ func (v *View) walk(from, to []byte, f func(w *walker) error) (err error) {
 		return err
 	}
 	defer v.e.exit()
-	it, err := v.base.Clone(pebble.CloneOptions{IterOptions: &pebble.IterOptions{LowerBound: from, UpperBound: to}})
+	base, err := v.content.base.Clone(pebble.CloneOptions{IterOptions: &pebble.IterOptions{LowerBound: from, UpperBound: to}})
 	if err != nil {
 		return fmt.Errorf("engine: view: %w", err)
 	}
+	it := v.content.newIter(base, from, to)
 	defer func() {
 		if cerr := it.Close(); err == nil {
 			err = cerr
@@ -86,13 +87,7 @@ func (v *View) at(key []byte, f func(value []byte) error) error {
 }
 
 // Position is the position that the view's content has.
-func (v *View) Position() (pos wire.Position, err error) {
-	err = v.at(positionKey, func(b []byte) (err error) {
-		pos, err = wire.ParsePosition(b)
-		return err
-	})
-	return pos, err
-}
+func (v *View) Position() (pos wire.Position, err error) { return v.content.at, nil }
 
 // Get returns the key's record and whether it is there at now, in milliseconds since 1970. Value is a copy.
 func (v *View) Get(key []byte, now int64) (r Record, ok bool, err error) {
@@ -153,7 +148,7 @@ func (v *View) RandomKey(r uint64, now int64) (key []byte, ok bool, err error) {
 	return key, ok, err
 }
 
-// Raw calls f for every engine key in [from, to) and its value, until it returns false. [DecodeKey] and [DecodeRecord]
+// Raw calls f for every engine key in [from, to), data and expiry index, and its value, until it returns false. [DecodeKey] and [DecodeRecord]
 // take them apart. The arguments are valid during the call.
 func (v *View) Raw(from, to []byte, f func(key, value []byte) bool) error {
 	return v.walk(from, to, func(w *walker) error {

@@ -5,15 +5,13 @@ import (
 	"encoding/binary"
 	"slices"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/understudy-kv/understudy/wire"
 )
 
 // walker walks data keys in order: an engine iterator's, with a group's overlay over them if there is one.
 type walker struct {
-	it     *pebble.Iterator // nil: the overlay hides the engine
-	o      *overlay         // nil: the engine alone
+	it     *iter    // nil: the overlay hides the engine
+	o      *overlay // nil: the engine alone
 	b      *wire.Builder
 	sorted []int // the overlay's entries within the walk's bounds, by key
 	at     int
@@ -203,8 +201,10 @@ func (w *walker) random(r uint64, now int64) (key []byte, ok bool, err error) {
 
 // lastPoint is the cursor of the last key, deleted or not; the walk stands nowhere afterwards.
 func (w *walker) lastPoint() (p uint64) {
-	if w.it != nil && w.it.Last() {
-		p = point(w.it.Key())
+	if w.it != nil {
+		if k := w.it.lastKey(); k != nil {
+			p = point(k)
+		}
 	}
 	if n := len(w.sorted); n > 0 {
 		p = max(p, point(w.o.entries[w.sorted[n-1]].key(w.b)))
@@ -224,7 +224,7 @@ func (tx *Tx) walk(fromSlot, toSlot int, f func(w *walker, from []byte) error) {
 	w := &walker{closing: tx.e.closing.Load}
 	w.overlayOn(&tx.overlay, tx.b, from, to)
 	if !tx.overlay.cleared {
-		it, err := tx.e.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
+		it, err := tx.e.newIter(from, to)
 		if err != nil {
 			tx.fail(err)
 			return

@@ -1,0 +1,252 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/cockroachdb/errors/oserror"
+	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/understudy-kv/understudy/wire"
+)
+
+const (
+	// stagedPrefix begins the names of tables that are not Pebble's yet.
+	stagedPrefix = "staged-"
+	// stagedBytes is the size of keys and values from which on a flush begins another table.
+	stagedBytes = 8 << 20
+	// stagedCategory labels them for who counts what is written.
+	stagedCategory vfs.DiskWriteCategory = "understudy-flush"
+	// maxFrozen bounds how many memtables wait for the flusher, whatever their size.
+	maxFrozen = 64
+)
+
+// flusher is the state of the goroutine that hands frozen memtables to Pebble: sorted, without what was overwritten, as
+// tables that Pebble takes over with the position in one version edit. Nothing goes through Pebble's own memtable.
+type flusher struct {
+	wake  chan struct{} // one token: look again
+	done  chan struct{} // closed when the goroutine has ended
+	count atomic.Int64  // flushes
+	bytes atomic.Int64  // of tables that were written
+	next  int           // number of the next staged table
+}
+
+// flushLoop is the flusher's goroutine.
+func (e *Engine) flushLoop() {
+	defer close(e.flusher.done)
+	for {
+		select {
+		case <-e.flusher.wake:
+		case <-e.gate.closing:
+			return
+		}
+		for len(e.layers.Load().frozen) > 0 {
+			err := e.flushFrozen(e.layers.Load().frozen)
+			if e.closing.Load() || e.gate.isFenced() {
+				return
+			}
+			if err != nil {
+				e.health.flushFailed(err)
+				e.gate.wait()
+			}
+		}
+	}
+}
+
+// flushFrozen hands these memtables, which are all that are frozen now, to Pebble and takes them out of the layers.
+func (e *Engine) flushFrozen(fs []frozen) error {
+	if err := e.o.BeforeFlush(); err != nil {
+		return err
+	}
+	paths, err := e.stage(fs)
+	if err == nil {
+		err = e.db.Ingest(context.Background(), paths)
+	}
+	if err != nil {
+		for _, p := range paths {
+			if rerr := e.gate.Remove(p); rerr != nil && !oserror.IsNotExist(rerr) {
+				err = errors.Join(err, rerr)
+			}
+		}
+		return err
+	}
+	e.durable.stale.Store(true)
+	e.write.Lock()
+	l := e.layers.Load()
+	e.layers.Store(newLayers(l.active, l.frozen[:len(l.frozen)-len(fs)]))
+	e.write.Unlock()
+	e.flusher.count.Add(1)
+	e.health.flushed(nil)
+	return nil
+}
+
+// stage writes the memtables' content, and the newest one's position, into tables of ascending, disjoint ranges. It
+// returns their paths, also those of tables that it did not finish.
+//
+// Pebble gives each table of an ingest a sequence number of its own, so that a delete-range in one could hide records of
+// another. So if there is one, everything goes into one table, where all have the same number and nothing hides another.
+func (e *Engine) stage(fs []frozen) (paths []string, err error) {
+	it := &iter{from: keyspaceFrom, to: keyspaceTo, deletions: true}
+	var hides []span
+	for depth, f := range fs {
+		it.hide(f.memtable, depth)
+		hides = append(hides, f.hides...)
+		it.add(f.memtable, depth, noEnd, f.newestData())
+		it.add(f.memtable, depth, noEnd, f.expiry.sorted(f.memtable, f.expiry.refs)...)
+	}
+	hides = union(hides)
+	var w *sstable.Writer
+	defer func() {
+		if w != nil {
+			err = errors.Join(err, w.Close())
+		}
+	}()
+	size := 0
+	begin := func() error {
+		path := e.o.FS.PathJoin(e.dir, fmt.Sprint(stagedPrefix, e.flusher.next, ".sst"))
+		e.flusher.next++
+		f, err := e.gate.Create(path, stagedCategory)
+		if err != nil {
+			return err
+		}
+		paths = append(paths, path)
+		f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: 1 << 20})
+		w, size = sstable.NewWriter(objstorageprovider.NewFileWritable(f), e.tables), 0
+		return nil
+	}
+	if err := begin(); err != nil {
+		return paths, err
+	}
+	if err := w.Set(positionKey, wire.AppendPosition(nil, fs[0].at)); err != nil {
+		return paths, err
+	}
+	for _, s := range hides {
+		if err := w.DeleteRange(s.from, s.to); err != nil {
+			return paths, err
+		}
+	}
+	n := 0
+	for more := it.First(); more; more = it.Next() {
+		if n++; n%1024 == 0 && e.closing.Load() {
+			return paths, ErrClosed
+		}
+		if size > stagedBytes && len(hides) == 0 {
+			err := w.Close()
+			if w = nil; err != nil {
+				return paths, err
+			}
+			if err := begin(); err != nil {
+				return paths, err
+			}
+		}
+		value, err := it.ValueAndErr()
+		switch {
+		case err != nil:
+		case it.deleted():
+			err = w.Delete(it.Key())
+		default:
+			err = w.Set(it.Key(), value)
+		}
+		if err != nil {
+			return paths, err
+		}
+		size += len(it.Key()) + len(value)
+		e.flusher.bytes.Add(int64(len(it.Key()) + len(value)))
+	}
+	err = w.Close()
+	w = nil
+	return paths, err
+}
+
+// newestData is one run of the newest record of each data key.
+func (m *memtable) newestData() []uint32 {
+	refs := make([]uint32, 0, m.keys)
+	for _, r := range m.data.refs {
+		if !m.old(r) {
+			refs = append(refs, r)
+		}
+	}
+	return sortRefs(m, refs)
+}
+
+// union makes spans ascending and disjoint.
+func union(spans []span) []span {
+	spans = slices.Clone(spans)
+	slices.SortFunc(spans, func(a, b span) int { return bytes.Compare(a.from, b.from) })
+	out := spans[:0]
+	for _, s := range spans {
+		if n := len(out); n > 0 && bytes.Compare(s.from, out[n-1].to) <= 0 {
+			if bytes.Compare(s.to, out[n-1].to) > 0 {
+				out[n-1].to = s.to
+			}
+			continue
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// removeStaged removes tables that an earlier run did not hand over.
+func removeStaged(fs vfs.FS, dir string) error {
+	names, err := fs.List(dir)
+	if oserror.IsNotExist(err) {
+		return nil
+	}
+	for _, n := range names {
+		if strings.HasPrefix(n, stagedPrefix) {
+			err = errors.Join(err, fs.Remove(fs.PathJoin(dir, n)))
+		}
+	}
+	return err
+}
+
+// Flush returns when everything applied before the call is durable, or with the reason why it cannot become so now.
+func (e *Engine) Flush() error {
+	if err := e.enter(); err != nil {
+		return err
+	}
+	defer e.exit()
+	return e.flush()
+}
+
+func (e *Engine) flush() error {
+	// A permanent error refuses writes; only one that fenced the files keeps what is in memory from being flushed.
+	refused := func() (<-chan struct{}, error) {
+		changed, err := e.health.err()
+		if errors.Is(err, ErrFenced) && !e.gate.isFenced() {
+			err = nil
+		}
+		return changed, err
+	}
+	changed, err := refused()
+	if err != nil {
+		return err
+	}
+	e.write.Lock()
+	if at, _ := e.Position(); at != e.frozenAt {
+		e.rotateLocked(nil, at)
+	}
+	last := e.layers.Load().active.id
+	e.write.Unlock()
+	for {
+		fs := e.layers.Load().frozen
+		if len(fs) == 0 || fs[len(fs)-1].id >= last {
+			return nil
+		}
+		select {
+		case <-changed:
+			if changed, err = refused(); err != nil {
+				return err
+			}
+		case <-e.gate.closing:
+			return ErrClosed
+		}
+	}
+}

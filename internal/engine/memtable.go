@@ -1,0 +1,224 @@
+package engine
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/maphash"
+	"sync/atomic"
+)
+
+// memtable holds the newest of what was applied: each operation copied once, into chunks that only grow, and a hash index
+// over the keys. A put costs a copy and one place in the index, where a skiplist walks through some twenty places in
+// memory. Order is made when somebody asks for it (ordered.go).
+//
+// A record is, at a multiple of 8 bytes:
+//
+//	old:4 keylen:4 size:4 key value
+//
+// in the machine's order of bytes, since it never leaves the process. old is 1 once the same data key has a newer record;
+// size is the value's length, with the highest bit set for a deletion. A ref names a record: the chunk's number and, in
+// units of 8 bytes, the place in it; 0 is none. Refs grow in the order in which records are put, so that whoever remembers
+// where they ended sees the memtable of that moment, by passing over what came later.
+//
+// Invariants:
+//
+//  1. A record is written before its ref is stored in the index or handed to anyone, and then nothing of it changes but
+//     old, which only who puts may look at, and who flushes once the memtable is frozen.
+//  2. The index has the newest record of each data key, at or behind the place that its hash says, with no empty place
+//     between (open addressing, linear probing). The expiry index's keys are not in it: nobody looks a single one up.
+//  3. id and hides never change.
+//
+// One goroutine at a time puts, with Engine.write held; get may be called beside it, from any goroutine.
+type memtable struct {
+	id    uint64 // grows from one memtable to the next
+	hides []span // delete-ranges at its beginning: they hide what is older, and nothing of its own
+
+	index  atomic.Pointer[[]uint64] // hash:32 ref:32; 0 is empty. A power of two of them, at most half of them used
+	chunks atomic.Pointer[[][]byte]
+	used   int   // of the last chunk, in bytes
+	keys   int   // in the index
+	bytes  int64 // of records, with their places in the index and their refs
+
+	data, expiry ordered
+}
+
+// span is the range [from, to) of engine keys.
+type span struct{ from, to []byte }
+
+func (s span) has(key []byte) bool {
+	return bytes.Compare(s.from, key) <= 0 && bytes.Compare(key, s.to) < 0
+}
+
+const (
+	recordHead = 12
+	deletedBit = 1 << 31
+	recordCost = 24 // beside the record itself: its place in an index that is half empty, and its ref
+	refUnit    = 8
+	chunkBits  = 17 // of a ref that say where in the chunk: 1 MiB in units of 8 bytes
+	maxChunk   = refUnit << chunkBits
+	minChunk   = 64 << 10
+	minIndex   = 1 << 10
+)
+
+// seed makes the index's hashes unpredictable, so that no client can make keys which share a place in it.
+var seed = maphash.MakeSeed()
+
+func hashKey(key []byte) uint32 { return uint32(maphash.Bytes(seed, key)) }
+
+// newMemtable makes one with room for about keys keys in its index.
+func newMemtable(id uint64, hides []span, keys int) *memtable {
+	n := minIndex
+	for n < 2*keys {
+		n *= 2
+	}
+	m := &memtable{id: id, hides: hides}
+	index := make([]uint64, n)
+	m.index.Store(&index)
+	// The first chunk begins behind ref 0, which stands for none.
+	m.chunks.Store(&[][]byte{make([]byte, minChunk)})
+	m.used = refUnit
+	return m
+}
+
+// end is the ref that no record has reached yet.
+func (m *memtable) end() uint32 {
+	return uint32(len(*m.chunks.Load())-1)<<chunkBits + uint32(min((m.used+refUnit-1)/refUnit, 1<<chunkBits))
+}
+
+// empty reports whether it has no record and hides nothing.
+func (m *memtable) empty() bool {
+	return len(m.data.refs) == 0 && len(m.expiry.refs) == 0 && len(m.hides) == 0
+}
+
+// room returns the bytes for a record of n bytes, and its ref.
+func (m *memtable) room(n int) ([]byte, uint32) {
+	chunks := *m.chunks.Load()
+	last := len(chunks) - 1
+	if m.used+n > len(chunks[last]) {
+		size := min(2*len(chunks[last]), maxChunk)
+		if len(chunks[last]) > maxChunk {
+			size = maxChunk
+		}
+		more := append(chunks[:last+1:last+1], make([]byte, max(size, n)))
+		m.chunks.Store(&more)
+		chunks, last, m.used = more, last+1, 0
+	}
+	at := m.used
+	// A record that is larger than a chunk has one of its own, and nothing behind it that a ref would have to reach.
+	m.used = min((at+n+refUnit-1)&^(refUnit-1), len(chunks[last]))
+	if n > maxChunk {
+		m.used = len(chunks[last])
+	}
+	m.bytes += int64(n) + recordCost
+	return chunks[last][at : at+n : at+n], uint32(last)<<chunkBits + uint32(at/refUnit)
+}
+
+// put adds a record of the key, which is in the data or the expiry space. hash is hashKey(key); for an expiry key it does
+// not matter.
+func (m *memtable) put(hash uint32, key, value []byte, deleted bool) {
+	b, ref := m.room(recordHead + len(key) + len(value))
+	size := uint32(len(value))
+	if deleted {
+		size |= deletedBit
+	}
+	binary.NativeEndian.PutUint32(b, 0)
+	binary.NativeEndian.PutUint32(b[4:], uint32(len(key)))
+	binary.NativeEndian.PutUint32(b[8:], size)
+	copy(b[recordHead:], key)
+	copy(b[recordHead+len(key):], value)
+	if key[0] != prefixData {
+		m.expiry.refs = append(m.expiry.refs, ref)
+		return
+	}
+	m.data.refs = append(m.data.refs, ref)
+	index := *m.index.Load()
+	mask := uint32(len(index) - 1)
+	for p := hash & mask; ; p = (p + 1) & mask {
+		s := index[p]
+		if s == 0 {
+			atomic.StoreUint64(&index[p], uint64(hash)<<32|uint64(ref))
+			break
+		}
+		if uint32(s>>32) == hash && bytes.Equal(m.key(uint32(s)), key) {
+			binary.NativeEndian.PutUint32(m.at(uint32(s)), 1)
+			atomic.StoreUint64(&index[p], uint64(hash)<<32|uint64(ref))
+			return
+		}
+	}
+	if m.keys++; 2*m.keys > len(index) {
+		m.grow()
+	}
+}
+
+// grow doubles the index. Readers that have the old one see what there was.
+func (m *memtable) grow() {
+	old := *m.index.Load()
+	index := make([]uint64, 2*len(old))
+	mask := uint32(len(index) - 1)
+	for _, s := range old {
+		if s == 0 {
+			continue
+		}
+		p := uint32(s>>32) & mask
+		for index[p] != 0 {
+			p = (p + 1) & mask
+		}
+		index[p] = s
+	}
+	m.index.Store(&index)
+}
+
+// touch loads what a put of the hash will look at first, and returns it, so that the processor can wait for many at once.
+func (m *memtable) touch(hash uint32) uint64 {
+	index := *m.index.Load()
+	return atomic.LoadUint64(&index[hash&uint32(len(index)-1)])
+}
+
+// get is the newest record of a data key, 0 if there is none.
+func (m *memtable) get(hash uint32, key []byte) uint32 {
+	index := *m.index.Load()
+	mask := uint32(len(index) - 1)
+	for p := hash & mask; ; p = (p + 1) & mask {
+		s := atomic.LoadUint64(&index[p])
+		if s == 0 {
+			return 0
+		}
+		if uint32(s>>32) == hash && bytes.Equal(m.key(uint32(s)), key) {
+			return uint32(s)
+		}
+	}
+}
+
+// at is the record's bytes, and whatever is behind them in its chunk.
+func (m *memtable) at(ref uint32) []byte {
+	chunks := *m.chunks.Load()
+	return chunks[ref>>chunkBits][ref&(1<<chunkBits-1)*refUnit:]
+}
+
+func (m *memtable) key(ref uint32) []byte {
+	b := m.at(ref)
+	n := binary.NativeEndian.Uint32(b[4:])
+	return b[recordHead : recordHead+n : recordHead+n]
+}
+
+// value is the record's value, and whether it is a deletion.
+func (m *memtable) value(ref uint32) (value []byte, deleted bool) {
+	b := m.at(ref)
+	from := recordHead + binary.NativeEndian.Uint32(b[4:])
+	size := binary.NativeEndian.Uint32(b[8:])
+	to := from + size&^deletedBit
+	return b[from:to:to], size&deletedBit != 0
+}
+
+// old reports whether the same data key has a newer record. The memtable is frozen.
+func (m *memtable) old(ref uint32) bool { return binary.NativeEndian.Uint32(m.at(ref)) != 0 }
+
+// hidesKey reports whether the key of an older memtable, or of Pebble, is hidden by this one's delete-ranges.
+func (m *memtable) hidesKey(key []byte) bool {
+	for _, s := range m.hides {
+		if s.has(key) {
+			return true
+		}
+	}
+	return false
+}
