@@ -26,6 +26,9 @@ func (e *Engine) Checkpoint(dir string) (pos wire.Position, err error) {
 	if err := e.flush(); err != nil {
 		return pos, err
 	}
+	if err := e.touchManifest(); err != nil {
+		return pos, fmt.Errorf("engine: checkpoint of %s: %w", e.dir, err)
+	}
 	if err := e.unlessFenced(func() error { return e.db.Checkpoint(dir) }); err != nil {
 		return pos, fmt.Errorf("engine: checkpoint of %s to %s: %w", e.dir, dir, err)
 	}

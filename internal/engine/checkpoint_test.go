@@ -106,6 +106,23 @@ func TestCheckpointWhileWriting(t *testing.T) {
 	r.must(r.e.Close())
 }
 
+// A checkpoint of what was opened just now and not written to opens, empty or not: a replica's replica asks for one.
+func TestCheckpointOfACheckpoint(t *testing.T) {
+	fs := vfs.NewMem()
+	r := newRig(t, fs, Options{})
+	for i, from := range []string{"one", "two", "three", "four"} {
+		if i == 2 {
+			r.set("a", "1")
+			r.commit()
+		}
+		_, err := r.e.Checkpoint(from)
+		r.must(err)
+		r.must(r.e.Close())
+		r.open(from, Options{FS: fs})
+	}
+	r.want("a", "1")
+}
+
 // Two engines on one cache do not see each other's blocks, and a file cache smaller than the number of tables only
 // makes things slower.
 func TestSharedCaches(t *testing.T) {

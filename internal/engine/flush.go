@@ -217,16 +217,7 @@ func (e *Engine) Flush() error {
 }
 
 func (e *Engine) flush() error {
-	// A permanent error refuses writes; only one that fenced the files keeps what is in memory from being flushed.
-	refused := func() (<-chan struct{}, error) {
-		changed, err := e.health.err()
-		if errors.Is(err, ErrFenced) && !e.gate.isFenced() {
-			err = nil
-		}
-		return changed, err
-	}
-	changed, err := refused()
-	if err != nil {
+	if _, err := e.refused(); err != nil {
 		return err
 	}
 	e.write.Lock()
@@ -235,18 +226,58 @@ func (e *Engine) flush() error {
 	}
 	last := e.layers.Load().active.id
 	e.write.Unlock()
-	for {
+	return e.await(nil, func() bool {
 		fs := e.layers.Load().frozen
-		if len(fs) == 0 || fs[len(fs)-1].id >= last {
+		return len(fs) == 0 || fs[len(fs)-1].id >= last
+	})
+}
+
+// refused is why nothing can become durable now, or nil, behind a channel that is closed when that changes and when
+// background work has ended. A permanent error refuses writes; only one that fenced the files keeps what is in memory from
+// being flushed.
+func (e *Engine) refused() (<-chan struct{}, error) {
+	changed, err := e.health.err()
+	if errors.Is(err, ErrFenced) && !e.gate.isFenced() {
+		err = nil
+	}
+	return changed, err
+}
+
+// await waits for background work, and for a channel, until done is true, or says why it cannot become so.
+func (e *Engine) await(c <-chan struct{}, done func() bool) error {
+	for {
+		changed, err := e.refused()
+		if err != nil {
+			return err
+		}
+		if done() {
 			return nil
 		}
 		select {
+		case <-c:
 		case <-changed:
-			if changed, err = refused(); err != nil {
-				return err
-			}
 		case <-e.gate.closing:
 			return ErrClosed
 		}
 	}
+}
+
+// touchManifest has Pebble write its manifest, once: what it makes at an open is written with the first version edit, and
+// a checkpoint before that does not open (Pebble v2.1.7).
+func (e *Engine) touchManifest() error {
+	if e.flusher.count.Load() > 0 {
+		return nil
+	}
+	flushed, err := e.db.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	return e.await(flushed, func() bool {
+		select {
+		case <-flushed:
+			return true
+		default:
+			return false
+		}
+	})
 }
