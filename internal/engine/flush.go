@@ -268,6 +268,11 @@ func (e *Engine) touchManifest() error {
 	if e.flusher.count.Load() > 0 {
 		return nil
 	}
+	return e.flushPebble()
+}
+
+// flushPebble flushes Pebble's own memtable, which only a rewind fills.
+func (e *Engine) flushPebble() error {
 	flushed, err := e.db.AsyncFlush()
 	if err != nil {
 		return err

@@ -13,6 +13,9 @@ import (
 // valuesRun is how many bytes of values are held at a time: one value may be larger.
 const valuesRun = 256 << 10
 
+// rewindBytes is how much of a rewind is in memory before it is made durable.
+const rewindBytes = 4 << 20
+
 // Values calls f for each engine key, in the order given, with what is applied now under it, and returns the position of
 // that, which is one for all keys: zero if nothing was ever applied. It stops at f's first error and returns it. f may take
 // its time; its arguments are valid during the call. It ends with [ErrClosed] when the engine begins to close.
@@ -109,7 +112,7 @@ func (e *Engine) Rewind(at wire.Position, values func(func(wire.Frame) error) er
 				return err
 			}
 		}
-		if b.Len() < maxRetained {
+		if b.Len() < rewindBytes {
 			return nil
 		}
 		return e.rewindBatch(b)
@@ -143,5 +146,5 @@ func (e *Engine) rewindBatch(b *pebble.Batch) error {
 		return fmt.Errorf("engine: rewind: %w", err)
 	}
 	b.Reset()
-	return e.flush()
+	return e.flushPebble()
 }
