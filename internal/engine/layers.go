@@ -1,6 +1,10 @@
 package engine
 
 import (
+	"errors"
+	"fmt"
+	"io"
+
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/understudy-kv/understudy/wire"
@@ -49,6 +53,21 @@ func (l *layers) get(key []byte) (value []byte, deleted, found bool) {
 		}
 	}
 	return nil, false, false
+}
+
+// get is what is applied now under a data key. The value is valid until pinned, if there is one, is closed. Any goroutine.
+func (e *Engine) get(key []byte) (value []byte, pinned io.Closer, found bool, err error) {
+	if value, deleted, known := e.layers.Load().get(key); known {
+		return value, nil, !deleted, nil
+	}
+	value, pinned, err = e.db.Get(key)
+	switch {
+	case err == nil:
+		return value, pinned, true, nil
+	case errors.Is(err, pebble.ErrNotFound):
+		return nil, nil, false, nil
+	}
+	return nil, nil, false, fmt.Errorf("engine: read: %w", err)
 }
 
 // bytes is what all memtables hold. Only the owner, or who has Engine.write, may ask.

@@ -1,11 +1,8 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 	"io"
-
-	"github.com/cockroachdb/pebble/v2"
 )
 
 // Reader reads records beside the owner goroutine: each Get sees what is applied at that moment. Any goroutine may use it,
@@ -69,14 +66,13 @@ func (r *Reader) release() {
 func (r *Reader) Get(key []byte) (Record, bool) {
 	r.release()
 	r.key = appendDataKey(r.key[:0], Hash(key), key)
-	v, pinned, err := r.e.db.Get(r.key)
-	if err != nil {
-		if !errors.Is(err, pebble.ErrNotFound) {
-			r.fail(fmt.Errorf("engine: read: %w", err))
-		}
+	v, pinned, found, err := r.e.get(r.key)
+	if r.pinned = pinned; err != nil {
+		r.fail(err)
+	}
+	if !found {
 		return Record{}, false
 	}
-	r.pinned = pinned
 	rec, err := DecodeRecord(v)
 	if err != nil {
 		r.fail(err)

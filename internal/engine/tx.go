@@ -1,11 +1,8 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 	"io"
-
-	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/understudy-kv/understudy/wire"
 )
@@ -142,20 +139,13 @@ func (tx *Tx) lookup(hash uint32) (Record, bool) {
 	if tx.overlay.cleared {
 		return Record{}, false
 	}
-	if v, deleted, found := tx.e.layers.Load().get(tx.key); found {
-		if deleted {
-			return Record{}, false
-		}
-		return tx.decode(v)
+	v, pinned, found, err := tx.e.get(tx.key)
+	if tx.pinned = pinned; err != nil {
+		tx.fail(err)
 	}
-	v, pinned, err := tx.e.db.Get(tx.key)
-	if err != nil {
-		if !errors.Is(err, pebble.ErrNotFound) {
-			tx.fail(fmt.Errorf("engine: read: %w", err))
-		}
+	if !found {
 		return Record{}, false
 	}
-	tx.pinned = pinned
 	return tx.decode(v)
 }
 
