@@ -100,7 +100,7 @@ func (n *Node) Status() status.Node {
 		}
 		out.Shards = append(out.Shards, s)
 	}
-	// Behind the figures: who is told that a shard has data, or streams, can read from it.
+	// Behind the figures: who is told that a shard has data, or streams, or where it is, can read from it.
 	n.refresh()
 	n.mu.Lock()
 	out.Ready = n.mu.shown && out.Error == ""
@@ -115,7 +115,7 @@ func (n *Node) Status() status.Node {
 func shardStatus(s *shard.Shard) status.Shard {
 	at, b := s.Position(), s.Log().Bounds()
 	out := status.Shard{
-		Shard: s.ID(), Position: at.String(), Offset: at.Offset, Lineage: shard.LineageStrings(s.Lineage()),
+		Shard: s.ID(), Unsettled: !s.Settled(), Position: at.String(), Offset: at.Offset, Lineage: shard.LineageStrings(s.Lineage()),
 		Log: status.Log{
 			Oldest: b.Oldest, MemoryFirst: b.MemoryFirst, Published: b.Published, Next: b.Next, Durable: b.Durable,
 			Bytes: b.Bytes, MemoryBytes: b.MemoryBytes, Seconds: -1,

@@ -189,7 +189,7 @@ func (s *Shard) runGroup() {
 
 func (s *Shard) runTick() {
 	s.recheck()
-	s.settle()
+	s.settle(s.applied.Load())
 	tick := s.tick.Load()
 	if tick == nil || s.Err() != nil || !s.Writable() {
 		return
@@ -284,11 +284,11 @@ func (s *Shard) apply(b wire.Batch, commit int64) error {
 	if err := s.machine.Apply(b); err != nil {
 		return fmt.Errorf("shard %d: applying offsets [%d, %d): %w", s.opts.Shard, b.First, next, err)
 	}
+	s.settle(next) // before anybody hears of the position: who does can read it
 	s.commit.Store(commit)
 	s.applied.Store(next)
 	s.Log().Publish(next)
 	s.runArmed(next)
-	s.settle()
 	return nil
 }
 

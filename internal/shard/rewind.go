@@ -201,10 +201,11 @@ func (s *Shard) undo(n *successor, values func(func(wire.Frame) error) error) er
 }
 
 // settle ends a rejoin once what the values are of is applied. From here on the data is a state like any other, so what
-// brought it there must not be lost behind its back: the log is synced, then the manifest forgets. It runs on the loop.
-func (s *Shard) settle() {
+// brought it there must not be lost behind its back: the log is synced, then the manifest forgets. It runs on the loop, when
+// the state machine has everything before next.
+func (s *Shard) settle(next uint64) {
 	at := s.settles.Load()
-	if at == nil || s.applied.Load() < at.Offset || s.Err() != nil {
+	if at == nil || next < at.Offset || s.Err() != nil {
 		return
 	}
 	if err := s.Log().Sync(); err != nil {
@@ -220,5 +221,5 @@ func (s *Shard) settle() {
 	}
 	s.unsettling = false
 	s.settles.Store(nil)
-	s.opts.Logger.Info("rejoined by difference", "shard", s.opts.Shard, "position", s.Position())
+	s.opts.Logger.Info("rejoined by difference", "shard", s.opts.Shard, "position", s.Lineage().At(next))
 }
