@@ -24,6 +24,8 @@ var (
 	ErrDamaged      = errors.New("a snapshot file arrived damaged again and again")
 	ErrLoad         = errors.New("the snapshot cannot be loaded")
 	ErrEmptyPrimary = errors.New("the primary is empty and knows nothing of this replica's data")
+	ErrRewind       = errors.New("the surplus cannot be undone now")
+	ErrCannotUndo   = errors.New("the surplus cannot be undone key by key")
 	ErrLayout       = errors.New("the primary has another number of shards")
 
 	// ErrClientPort means that a server for clients answered in place of the primary.
@@ -35,6 +37,7 @@ var (
 	// errLeaving ends a link whose inbox is to be applied.
 	errLeaving = errors.New("this node ceases to follow")
 	errLaidOut = errors.New("the data set for the primary's shard count was begun before and goes on")
+	errRewound = errors.New("this replica has undone its surplus and goes on from the fork")
 )
 
 // RefusedError is the primary's REFUSE.
@@ -80,6 +83,9 @@ var rules = []rule{
 	{err: ErrStaging, retry: retryPatient, level: hclog.Error, bye: wire.CodeFailed},
 	{err: ErrLoad, retry: retrySlow, level: hclog.Error, bye: wire.CodeFailed},
 	{err: ErrEmptyPrimary, retry: retrySlow, level: hclog.Error, bye: wire.CodeFailed},
+	{err: ErrRewind, retry: retryPatient, level: hclog.Error, bye: wire.CodeFailed},
+	{err: ErrCannotUndo, retry: retryFast, level: hclog.Warn, bye: wire.CodeShutdown}, // a full sync will do it
+	{err: errRewound, retry: retryFast, level: hclog.Info, bye: wire.CodeShutdown},
 	{err: ErrDamaged, retry: retrySlow, level: hclog.Error, bye: wire.CodeCorrupt},
 	{err: ErrLayout, retry: retryPatient, level: hclog.Info, bye: wire.CodeShutdown},
 	{err: errLaidOut, retry: retryFast, level: hclog.Info, bye: wire.CodeShutdown},

@@ -14,9 +14,9 @@ type EventKind uint8
 // The events.
 const (
 	EventWake        EventKind = iota // Err: the link was started, or its wait is over; Err is why the shard cannot take frames
-	EventDialed                       // Position, Lineage, Durable, Snapshot: connected; what the shard has at this instant
+	EventDialed                       // Position, Lineage, Durable, Snapshot, Settles, Rewinds: connected; what the shard has at this instant
 	EventDialFailed                   // Err
-	EventWelcome                      // Welcome: RESUME or FULLSYNC
+	EventWelcome                      // Welcome: RESUME, REWIND or FULLSYNC
 	EventRefused                      // Refusal
 	EventLaidOut                      // Err, Resumable: the data set for the primary's shard count is there
 	EventManifest                     // Manifest
@@ -25,6 +25,10 @@ const (
 	EventSnapshotEnd                  // Snapshot
 	EventVerified                     // Err, Wants: the staged files were checked; Wants are the damaged ones
 	EventInstalled                    // Err: the shard loaded the snapshot, or did not
+	EventListed                       // Err: the primary was asked for what the surplus touched
+	EventValues                       // values that passed their checks arrived
+	EventValuesEnd                    // Position
+	EventRewound                      // Err: the shard has undone its surplus, or has not
 	EventFrame                        // First, Next, Size, CRC: a whole frame that passed its checks arrived
 	EventHeartbeat                    // Heartbeat
 	EventApplied                      // Applied, Durable: the applier has got so far
@@ -37,7 +41,7 @@ const (
 
 var eventNames = [...]string{
 	"wake", "dialed", "dial-failed", "welcome", "refused", "laid-out", "manifest", "staged", "chunk", "snapshot-end",
-	"verified", "installed", "frame", "heartbeat", "applied", "tick", "bye", "failed", "ended", "stop",
+	"verified", "installed", "listed", "values", "values-end", "rewound", "frame", "heartbeat", "applied", "tick", "bye", "failed", "ended", "stop",
 }
 
 // String gives the event's name in the transcripts.
@@ -57,6 +61,8 @@ type Event struct {
 	Heartbeat *wire.Heartbeat
 	Wants     []wire.Want
 	Resumable bool // the shard that was laid out has something of its own to go on with
+	Settles   wire.Position
+	Rewinds   bool // the shard can undo a surplus
 
 	First, Next uint64
 	Size        int
@@ -72,7 +78,7 @@ type Event struct {
 // ActionKind says what the session is to do. Beside each kind stand the fields of [Action] that it uses.
 type ActionKind uint8
 
-// The actions. Those down to ActionInstall are carried out in order by the link's own goroutine, and the event that
+// The actions. Those down to ActionRewind are carried out in order by the link's own goroutine, and the event that
 // answers them follows; the others do not block.
 const (
 	ActionDial      ActionKind = iota // then EventDialed or EventDialFailed
@@ -87,7 +93,10 @@ const (
 	ActionDiscard                     // the staging directory is of no use
 	ActionSurplus                     // From: save the mutations from there on, which the primary does not have
 	ActionInstall                     // Position, Lineage: load what was staged; then EventInstalled
-	ActionHello                       // Position, Lineage, Snapshot
+	ActionList                        // From: ask for what the mutations from there on touched; then EventListed
+	ActionKeep                        // the values at hand go to their file
+	ActionRewind                      // Position, Settles, Lineage: undo the surplus by what was kept; then EventRewound
+	ActionHello                       // Position, Lineage, Snapshot, Settles, Rewinds
 	ActionFetch                       // Wants; none says that everything is there
 	ActionApply                       // the frame at hand goes to the inbox
 	ActionAck                         // Ack
@@ -108,6 +117,8 @@ type Action struct {
 	Manifest *wire.Manifest
 	Wants    []wire.Want
 	From     uint64
+	Settles  wire.Position
+	Rewinds  bool
 	Ack      wire.Ack
 	Code     wire.Code
 	Text     string
@@ -126,6 +137,7 @@ const (
 	StateHandshake        // HELLO is sent, or about to be
 	StateSyncing          // a full sync: files come in
 	StateLoading          // a full sync: files are checked, and the shard switches to them
+	StateRewinding        // a rejoin by difference: the surplus is being undone
 	StateStreaming        // frames come in
 	StateClosing          // the session is being ended
 	StateBackoff          // waiting for the next attempt
@@ -139,6 +151,8 @@ func (s State) String() string {
 		return "handshake"
 	case StateSyncing, StateLoading:
 		return "syncing"
+	case StateRewinding:
+		return "rewinding"
 	case StateStreaming:
 		return "streaming"
 	case StateClosing, StateBackoff:

@@ -161,8 +161,8 @@ func (f *Follower) Upstream() string {
 	return f.mu.parent.Announce
 }
 
-// Mixed tells why the shards may hold states of two histories: one has loaded a snapshot since the follower was made, and
-// another one is still to, whether its link is up or not; or one is in the middle of a full sync that was begun before that,
+// Mixed tells why the shards may hold states of two histories: one has loaded a snapshot, or undone a surplus, since the
+// follower was made, and another one is still to, whether its link is up or not; or one is in the middle of a full sync that was begun before that,
 // and of another one nothing is known since. It is nil when they do not, and while the snapshots are loaded into a data set
 // that readers do not see yet. Behind Stop it is final.
 func (f *Follower) Mixed() error {
@@ -175,19 +175,19 @@ func (f *Follower) Mixed() error {
 	loaded, unheard, begun := -1, -1, -1
 	for _, r := range f.runners() {
 		g, s := r.figures(), r.shard()
-		heard := g.EverStreamed || len(g.FullSyncs) > 0
+		heard := g.EverStreamed || len(g.FullSyncs) > 0 || g.Rewinds > 0
 		switch {
 		case g.Owes, !heard && s != nil && !stagedSnapshot(f.opts.FS, s.Dir()).IsZero():
 			begun = r.id
 		case !heard:
 			unheard = r.id
-		case len(g.FullSyncs) > 0:
+		case len(g.FullSyncs) > 0 || g.Rewinds > 0:
 			loaded = r.id
 		}
 	}
 	switch waiting := max(begun, unheard); {
 	case loaded >= 0 && waiting >= 0:
-		return fmt.Errorf("shard %d has loaded the primary's snapshot and shard %d has not: its data is older", loaded, waiting)
+		return fmt.Errorf("shard %d has gone over to the primary's data and shard %d has not: it is older, or of another history", loaded, waiting)
 	case begun >= 0 && unheard >= 0:
 		return fmt.Errorf("the full sync of shard %d was begun before this start, and shard %d, which was not heard since, may have loaded its own: one's data is older", begun, unheard)
 	}

@@ -129,7 +129,7 @@ func (l *Link) stepSync(ev Event) {
 			return
 		}
 		s.phase, s.wants = syncFinal, nil
-		l.figures.Owes = false
+		l.figures.Owes, l.cannot = false, false
 		l.do(Action{Kind: ActionFetch, Snapshot: s.manifest.Snapshot})
 	}
 }

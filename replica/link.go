@@ -59,6 +59,11 @@ type Link struct {
 	lineage   wire.Lineage  // the same
 	welcome   *wire.Welcome
 	sync      syncState
+	rewinding rewindState
+	settles   wire.Position // what HELLO said: the shard's data is whole from there on; zero if it is
+	offered   bool          // the same: the shard can undo a surplus
+	rewound   bool          // the last session ended with a rewind
+	cannot    bool          // its surplus cannot be undone, so the next HELLO does not offer it
 
 	received, applied, durable uint64
 	digest                     wire.Digest
@@ -88,13 +93,13 @@ type Figures struct {
 	CaughtUpAt                 time.Duration // when it last knew that it had everything
 	EverCaughtUp               bool
 	EverStreamed               bool
-	Owes                       bool // a full sync was begun, by this link, and no snapshot loaded since
+	Owes                       bool // a full sync or a rewind was begun, by this link, and neither was completed since
 	LastResync                 string
 	LastRefusal                string
 	LastError                  error
 	Alarm                      error // the last error, when it is one that somebody has to look at; nil again once streaming
 	FullSyncs                  map[wire.Reason]uint64
-	Resumes                    uint64
+	Resumes, Rewinds           uint64
 	Refusals                   map[wire.Code]uint64
 	DigestMismatches           uint64
 	Frames, Mutations, Bytes   uint64
@@ -185,7 +190,7 @@ func (l *Link) stop(why error) {
 
 // live reports whether a session is open.
 func (l *Link) live() bool {
-	return l.state == StateHandshake || l.state == StateSyncing || l.state == StateLoading || l.state == StateStreaming
+	return l.state == StateHandshake || l.state == StateSyncing || l.state == StateLoading || l.state == StateRewinding || l.state == StateStreaming
 }
 
 // inSession handles what can only happen while a session is open.
@@ -213,6 +218,8 @@ func (l *Link) inSession(ev Event) {
 		allowed = ev.Kind == EventWelcome && !l.answered || ev.Kind == EventLaidOut && l.answered
 	case StateSyncing, StateLoading:
 		allowed = l.sync.allows(ev.Kind)
+	case StateRewinding:
+		allowed = l.rewinding.allows(ev.Kind)
 	case StateStreaming:
 		allowed = ev.Kind == EventFrame || ev.Kind == EventHeartbeat || ev.Kind == EventApplied
 	}
@@ -223,6 +230,8 @@ func (l *Link) inSession(ev Event) {
 	switch {
 	case l.state == StateSyncing || l.state == StateLoading:
 		l.stepSync(ev)
+	case l.state == StateRewinding:
+		l.stepRewind(ev)
 	case ev.Kind == EventWelcome:
 		l.welcomed(ev.Welcome)
 	case ev.Kind == EventLaidOut:
@@ -259,7 +268,9 @@ func (l *Link) ended(err error) {
 		l.do(Action{Kind: ActionQuit})
 		return
 	}
-	l.figures.LastError = err
+	if !errors.Is(err, errRewound) {
+		l.figures.LastError = err
+	}
 	l.setState(StateBackoff)
 	if r.retry == retrySlow || r.alarm {
 		l.setState(StateStopped)

@@ -102,7 +102,7 @@ var namedErrors = map[string]error{
 	"eof": io.EOF, "refused": errors.New("connection refused"), "crc": fmt.Errorf("%w: 1, want 2", wire.ErrCRC),
 	"unknown": fmt.Errorf("%w: frame kind 99", wire.ErrUnknown), "full": errors.New("no space left on device"),
 	"shard": fmt.Errorf("%w: mutations [12, 14): no space left on device", ErrShard), "stuck": ErrStuck,
-	"load": errors.New("manifest missing"), "surplus": fmt.Errorf("%w: saving what the primary does not have: no space left on device", ErrLoad),
+	"load": errors.New("manifest missing"), "cannot": fmt.Errorf("%w: a range of keys was deleted at 46", ErrCannotUndo), "surplus": fmt.Errorf("%w: saving what the primary does not have: no space left on device", ErrLoad),
 }
 
 func parseEvent(t *testing.T, line string, digest *wire.Digest) Event {
@@ -177,6 +177,12 @@ func parseEvent(t *testing.T, line string, digest *wire.Digest) Event {
 			ev.Paused = true
 		case "resumable":
 			ev.Resumable = true
+		case "settles":
+			ev.Settles = position(t, v)
+		case "rewinds":
+			ev.Rewinds = true
+		case "rewind":
+			w.Rewind = true
 		default:
 			t.Fatalf("field %q", k)
 		}
@@ -242,7 +248,20 @@ func actionText(a Action) string {
 	case ActionInstall:
 		return fmt.Sprintf("install at=%s lineage=%s", shortPosition(a.Position), shortLineage(a.Lineage))
 	case ActionHello:
-		return fmt.Sprintf("hello at=%s lineage=%s snapshot=s%d", shortPosition(a.Position), shortLineage(a.Lineage), a.Snapshot[0])
+		text := fmt.Sprintf("hello at=%s lineage=%s snapshot=s%d", shortPosition(a.Position), shortLineage(a.Lineage), a.Snapshot[0])
+		if !a.Settles.IsZero() {
+			text += " settles=" + shortPosition(a.Settles)
+		}
+		if a.Rewinds {
+			text += " rewinds"
+		}
+		return text
+	case ActionList:
+		return fmt.Sprintf("list from=%d", a.From)
+	case ActionKeep:
+		return "keep"
+	case ActionRewind:
+		return fmt.Sprintf("rewind to=%s settles=%s lineage=%s", shortPosition(a.Position), shortPosition(a.Settles), shortLineage(a.Lineage))
 	case ActionFetch:
 		var ws []string
 		for _, w := range a.Wants {
@@ -272,6 +291,9 @@ func actionText(a Action) string {
 
 func figureText(f Figures) string {
 	var out strings.Builder
+	if f.Rewinds > 0 || f.Owes {
+		fmt.Fprintf(&out, "rewinds=%d owes=%v\n", f.Rewinds, f.Owes)
+	}
 	fmt.Fprintf(&out, "resumes=%d fullsyncs=%v refusals=%v digest-mismatches=%d\n", f.Resumes, f.FullSyncs, f.Refusals, f.DigestMismatches)
 	fmt.Fprintf(&out, "frames=%d mutations=%d snapshot-bytes=%d last=%q refusal=%q\n", f.Frames, f.Mutations, f.SnapshotBytes, f.LastResync, f.LastRefusal)
 	fmt.Fprintf(&out, "error=%v\n", f.LastError)

@@ -108,7 +108,7 @@ func TestMixed(t *testing.T) {
 		up(network, false)
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		what := "shard 0 has loaded the primary's snapshot and shard 1 has not"
+		what := "shard 0 has gone over to the primary's data and shard 1 has not"
 		expectMixed := func(when string) {
 			t.Helper()
 			if err := f.Mixed(); err == nil || !strings.Contains(err.Error(), what) {

@@ -51,6 +51,8 @@ type Options struct {
 	InboxBytes int64
 	// SyncRate limits full syncs, all shards together, in bytes per second. Default 0: no limit.
 	SyncRate int64
+	// SurplusLimit is FollowerOptions.SurplusLimit.
+	SurplusLimit int64
 	// RefuseStale has reads answered by an error while a link is down or syncing. Default: old data is served.
 	RefuseStale bool
 	// AcceptEmptyPrimary lets a primary that holds nothing replace this replica's data. Default: the links stop with an
@@ -93,7 +95,7 @@ func Open(o Options) (*Node, error) {
 		StateMachine: o.StateMachine, Format: o.Format, Dial: o.Dial, FS: o.FS, Logger: o.Logger, Serve: o.Serve,
 		Follow: Follow(FollowerOptions{
 			User: o.User, Password: o.Password, InboxBytes: o.InboxBytes, SyncRate: o.SyncRate, AcceptEmptyPrimary: o.AcceptEmptyPrimary,
-			Backoff: o.Backoff, Dial: o.Dial,
+			SurplusLimit: o.SurplusLimit, Backoff: o.Backoff, Dial: o.Dial,
 		}),
 	}
 	no.EnsureDefaults()

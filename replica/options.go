@@ -16,6 +16,9 @@ import (
 	"github.com/understudy-kv/understudy/wire"
 )
 
+// DefaultSurplusLimit is that of [FollowerOptions], in bytes.
+const DefaultSurplusLimit = 64 << 20
+
 // FollowerOptions configure a [Follower]. Primary, Store and ReplicaID are required.
 type FollowerOptions struct {
 	// Primary is "host:port-base": shard i is followed at port-base + i. The host is resolved at each dial.
@@ -45,6 +48,9 @@ type FollowerOptions struct {
 	InboxBytes int64
 	// SyncRate limits the full syncs of all shards together, in bytes per second. Default 0: no limit.
 	SyncRate int64
+	// SurplusLimit is how many bytes of mutations that the primary does not have a shard undoes key by key; more than that
+	// costs a full sync. Default 64 MiB: reading it back takes about as long as finding the keys. Less than 0 never does it.
+	SurplusLimit int64
 	// AcceptEmptyPrimary lets a primary without data replace this replica's. Default: such a primary is refused.
 	AcceptEmptyPrimary bool
 	// Silence ends a link on which nothing was heard, or whose HELLO was not answered within a second more. Default 9 s: a fault is
@@ -58,8 +64,8 @@ type FollowerOptions struct {
 	Jitter func() float64
 	// Dial connects. Default: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
-	// Surplus saves a shard's mutations from an offset on, which the primary lost and a full sync is about to replace. An
-	// error keeps the full sync from happening. Default: they are not saved.
+	// Surplus saves a shard's mutations from an offset on, which the primary lost and a full sync or a rewind is about to
+	// replace. An error keeps that from happening. Default: they are not saved.
 	Surplus func(s Shard, from uint64) error
 	// FS holds the staging directories. Default: the machine's.
 	FS vfs.FS
@@ -74,6 +80,9 @@ func (o *FollowerOptions) EnsureDefaults() {
 	}
 	if o.InboxBytes == 0 {
 		o.InboxBytes = 32 << 20
+	}
+	if o.SurplusLimit == 0 {
+		o.SurplusLimit = DefaultSurplusLimit
 	}
 	if o.Silence == 0 {
 		o.Silence = 9 * time.Second

@@ -16,10 +16,11 @@ type outbox struct {
 		due     bool // ack is to be sent
 		closing bool // nothing more is accepted; what is here is the last
 	}
-	wake chan struct{} // capacity 1
+	wake  chan struct{} // capacity 1
+	taken chan struct{} // capacity 1: take was called
 }
 
-func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
+func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1), taken: make(chan struct{}, 1)} }
 
 func (o *outbox) signal() {
 	select {
@@ -35,6 +36,25 @@ func (o *outbox) push(frame []byte) {
 	}
 	o.mu.Unlock()
 	o.signal()
+}
+
+// pushBehind is push, once less than ahead bytes wait to be taken. It reports false, and pushes nothing, if done is closed
+// before. One goroutine calls it.
+func (o *outbox) pushBehind(frame []byte, ahead int, done <-chan struct{}) bool {
+	for {
+		o.mu.Lock()
+		waiting := len(o.mu.frames)
+		o.mu.Unlock()
+		if waiting < ahead {
+			o.push(frame)
+			return true
+		}
+		select {
+		case <-o.taken:
+		case <-done:
+			return false
+		}
+	}
 }
 
 func (o *outbox) ack(a wire.Ack) {
@@ -65,5 +85,9 @@ func (o *outbox) take(buf []byte) (_ []byte, last bool) {
 		buf = wire.AppendAck(buf, o.mu.ack)
 	}
 	o.mu.due = false
+	select {
+	case o.taken <- struct{}{}:
+	default:
+	}
 	return buf, o.mu.closing
 }

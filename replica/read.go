@@ -45,6 +45,9 @@ func (s *session) greet() []Action {
 	if shard := r.shard(); shard != nil {
 		ev.Position, ev.Lineage, ev.Durable = shard.Position(), shard.Lineage(), shard.Durable()
 		ev.Snapshot = stagedSnapshot(r.f.opts.FS, shard.Dir())
+		if sh, ok := shard.(rewinder); ok {
+			ev.Settles, ev.Rewinds = sh.Settles(), r.f.opts.SurplusLimit > 0 && sh.CanRewind()
+		}
 	}
 	return s.step(ev, &s.acts)
 }
@@ -103,7 +106,7 @@ func (s *session) event(f wire.Frame) (ev Event, err error) {
 		var h wire.Heartbeat
 		h, err = wire.ParseHeartbeat(f.Payload)
 		ev = Event{Kind: EventHeartbeat, Heartbeat: &h}
-	case wire.KindResume, wire.KindFullSync:
+	case wire.KindResume, wire.KindRewind, wire.KindFullSync:
 		var w wire.Welcome
 		w, err = wire.ParseWelcome(f.Kind, f.Payload)
 		ev = Event{Kind: EventWelcome, Welcome: &w}
@@ -125,6 +128,12 @@ func (s *session) event(f wire.Frame) (ev Event, err error) {
 		var id wire.ID
 		id, err = wire.ParseSnapshotEnd(f.Payload)
 		ev = Event{Kind: EventSnapshotEnd, Snapshot: id}
+	case wire.KindValues:
+		err = f.CheckValues()
+		ev = Event{Kind: EventValues}
+	case wire.KindValuesEnd:
+		ev = Event{Kind: EventValuesEnd}
+		ev.Position, err = wire.ParseValuesEnd(f.Payload)
 	default:
 		if f.Kind < wire.KindOptional {
 			return ev, fmt.Errorf("%w: a %s frame is not for replicas", ErrProtocol, f.Kind)
@@ -179,6 +188,8 @@ func (s *session) carryOut(a Action) (ev Event, err error) {
 			err = fmt.Errorf("%w: %w", ErrStaging, err)
 		}
 		return ev, err
+	case ActionKeep:
+		return ev, s.undoing.keep(s.frame)
 	}
 	// The rest takes time, during which nothing is read.
 	s.pause(true)
@@ -215,6 +226,10 @@ func (s *session) carryOut(a Action) (ev Event, err error) {
 		}
 	case ActionInstall:
 		ev = Event{Kind: EventInstalled, Err: s.install(a)}
+	case ActionList:
+		ev = Event{Kind: EventListed, Err: s.list(a.From)}
+	case ActionRewind:
+		ev = Event{Kind: EventRewound, Err: s.undo(a)}
 	}
 	return ev, err
 }

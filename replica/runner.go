@@ -143,8 +143,12 @@ func (r *runner) log(a Action) {
 // hello says who this replica is and what the shard has.
 func (r *runner) hello(a Action) wire.Hello {
 	o := r.f.opts
+	var capabilities uint64
+	if a.Rewinds {
+		capabilities |= wire.CapDifference
+	}
 	return wire.Hello{
-		Version: wire.Version, Replica: o.ReplicaID, Nonce: o.Nonce, Node: o.Node, Announce: o.Announce, AnnounceBase: o.AnnounceBase(), Cluster: o.Cluster,
+		Version: wire.Version, Capabilities: capabilities, Settles: a.Settles, Replica: o.ReplicaID, Nonce: o.Nonce, Node: o.Node, Announce: o.Announce, AnnounceBase: o.AnnounceBase(), Cluster: o.Cluster,
 		User: o.User, Password: o.Password, Shard: uint32(r.id), Shards: r.f.claimedShards(a.Position), Format: o.Format,
 		Position: a.Position, Lineage: a.Lineage.Until(a.Position.Offset), Snapshot: a.Snapshot,
 	}

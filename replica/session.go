@@ -39,6 +39,7 @@ type session struct {
 	at      span
 	chunk   wire.Chunk
 	staging *staging
+	undoing *undoing
 	pacing  bool // full sync: reads are paced
 	acts    []Action
 }
@@ -70,6 +71,9 @@ func (r *runner) run(ctx context.Context, conn net.Conn) error {
 	s.frames.close()
 	if s.staging != nil {
 		err = errors.Join(err, s.staging.close())
+	}
+	if s.undoing != nil {
+		err = errors.Join(err, s.undoing.close())
 	}
 	r.attach(nil)
 	return err

@@ -48,13 +48,13 @@ func (f *Follower) Streaming() bool {
 	return complete
 }
 
-// Syncing reports whether a full sync of any shard is under way.
+// Syncing reports whether a full sync, or a rejoin by difference, of any shard is under way.
 func (f *Follower) Syncing() bool {
 	for _, r := range f.runners() {
 		r.mu.Lock()
 		state := r.mu.link.state
 		r.mu.Unlock()
-		if state == StateSyncing || state == StateLoading {
+		if state == StateSyncing || state == StateLoading || state == StateRewinding {
 			return true
 		}
 	}
@@ -91,7 +91,7 @@ func (r *runner) status(now time.Duration) status.Shard {
 	session := r.mu.session
 	r.mu.Unlock()
 
-	s := status.Shard{Shard: r.id, Position: "none", Lineage: []string{}, FullSyncs: map[string]uint64{}, Refusals: map[string]uint64{}, Resumes: g.Resumes}
+	s := status.Shard{Shard: r.id, Position: "none", Lineage: []string{}, FullSyncs: map[string]uint64{}, Refusals: map[string]uint64{}, Resumes: g.Resumes, Rewinds: g.Rewinds}
 	for reason, n := range g.FullSyncs {
 		s.FullSyncs[string(reason)] = n
 	}

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/hashicorp/go-hclog"
@@ -15,7 +16,9 @@ func (l *Link) dialed(ev Event) {
 	l.setState(StateHandshake)
 	l.began, l.position, l.lineage, l.durable = l.now, ev.Position, ev.Lineage, ev.Durable
 	l.figures.Heartbeats, l.figures.Began = 0, l.now
-	l.do(Action{Kind: ActionHello, Position: ev.Position, Lineage: ev.Lineage, Snapshot: ev.Snapshot})
+	// A full sync that was begun goes on: what was staged is worth more than what a rewind would save.
+	l.settles, l.offered = ev.Settles, ev.Rewinds && ev.Settles.IsZero() && ev.Snapshot.IsZero() && !l.cannot
+	l.do(Action{Kind: ActionHello, Position: ev.Position, Lineage: ev.Lineage, Snapshot: ev.Snapshot, Settles: l.settles, Rewinds: l.offered})
 }
 
 func (l *Link) refused(r *wire.Refusal) {
@@ -72,7 +75,11 @@ func (l *Link) begin() {
 		l.fail(fmt.Errorf("%w: its position %s is not on its lineage", ErrProtocol, w.Position))
 		return
 	}
-	if w.Reason == "" {
+	switch {
+	case w.Rewind:
+		l.rewind()
+		return
+	case w.Reason == "":
 		l.resume()
 		return
 	}
@@ -108,8 +115,16 @@ func (l *Link) resume() {
 		l.fail(fmt.Errorf("%w: it resumes at %s, this replica is at %s", ErrProtocol, w.Position, l.position))
 		return
 	}
+	if s := l.settles; !s.IsZero() && !w.Lineage.Contains(s, math.MaxUint64) {
+		l.fail(fmt.Errorf("%w: it resumes a replica whose data is whole from %s on, which is not on its lineage %s", ErrProtocol, s, w.Lineage))
+		return
+	}
+	l.cannot = false
 	l.figures.Resumes++
-	l.figures.LastResync = "resume"
+	if l.figures.LastResync = "resume"; l.rewound || !l.settles.IsZero() {
+		l.figures.LastResync = "rewind" // of which this is the rest
+	}
+	l.rewound = false
 	l.do(Action{Kind: ActionPlace, Welcome: w})
 	l.do(Action{Kind: ActionAdopt, Lineage: w.Lineage})
 	l.stream(l.position.Offset, l.durable)
@@ -224,7 +239,7 @@ func (l *Link) tick(ev Event) {
 		if now != l.acked || l.now-l.ackedAt >= keepaliveEvery {
 			l.ack()
 		}
-	case StateSyncing, StateLoading:
+	case StateSyncing, StateLoading, StateRewinding:
 		if l.now-l.keptAlive >= keepaliveEvery {
 			l.keptAlive = l.now
 			l.do(Action{Kind: ActionKeepalive})
