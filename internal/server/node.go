@@ -56,6 +56,7 @@ func startNode(no node.Options, o *NodeOptions, log hclog.Logger, quit func(stri
 	no.Serve = primary.Serve(primary.ServerOptions{ReconnectWindow: max(o.ReconnectWindow, 1), MaxReplicas: o.MaxReplicas})
 	no.Follow = replica.Follow(replica.FollowerOptions{
 		InboxBytes: int64(o.InboxBytes), SyncRate: int64(o.SyncRate), AcceptEmptyPrimary: o.AcceptEmptyPrimary,
+		SurplusLimit: o.surplusLimit(),
 	})
 	warnExposed(log, "replicas", o.replicationHost())
 	// Recovery is to keep to the limit too; the shard count is known for certain behind it.
@@ -83,6 +84,14 @@ func startNode(no node.Options, o *NodeOptions, log hclog.Logger, quit func(stri
 	}
 	s.line += fmt.Sprintf(" shards=%d", len(n.Shards()))
 	return s, nil
+}
+
+// surplusLimit is --surplus-limit in the library's words, where 0 means the default.
+func (o *NodeOptions) surplusLimit() int64 {
+	if o.SurplusLimit == 0 {
+		return -1
+	}
+	return int64(o.SurplusLimit)
 }
 
 // announce is where clients reach the node, as others are told; "" while the port is not known.
@@ -190,6 +199,7 @@ func (b *backend) Params() []Param {
 		fixed("replica-id", b.ReplicaID().String()),
 		fixed("inbox-bytes", size(b.o.InboxBytes)),
 		fixed("sync-rate", size(b.o.SyncRate)),
+		fixed("surplus-limit", size(b.o.SurplusLimit)),
 		fixed("serve-stale", yesNo(b.o.ServeStale)),
 		fixed("replica-serve-stale-data", yesNo(b.o.ServeStale)),
 		fixed("accept-empty-primary", yesNo(b.o.AcceptEmptyPrimary)),

@@ -43,6 +43,7 @@ type NodeOptions struct {
 	ReplicaID           string           `help:"Identity at a primary, a UUID. Default: one that is drawn once and kept in the data directory." placeholder:"UUID"`
 	InboxBytes          units.Bytes      `help:"While following: frames that each shard takes in before it has applied them." default:"32MiB"`
 	ServeStale          bool             `help:"While following: serve the old data while a full sync runs, marked stale; otherwise reads are answered -LOADING." default:"true" negatable:""`
+	SurplusLimit        units.Bytes      `help:"While following: mutations of its own that a shard undoes key by key when the primary does not have them; more than that, or 0, costs a full sync." default:"64MiB"`
 	AcceptEmptyPrimary  bool             `help:"Follow a primary that has no data and none of this replica's history, at the price of this replica's data."`
 	KeepPrevious        bool             `help:"Keep the data that a full sync replaces until the next one." default:"true" negatable:""`
 	SyncRate            units.Bytes      `help:"Bytes a second that a full sync may take; 0 means no limit." default:"0"`

@@ -54,6 +54,7 @@ var settings = []setting{
 	{"serve-stale", true, "false", "true", "false", [3]any{false, true, false}, true, true},
 	{"accept-empty-primary", false, "true", "false", "true", [3]any{true, false, true}, true, true},
 	{"keep-previous", true, "false", "true", "false", [3]any{false, true, false}, true, true},
+	{"surplus-limit", "64MiB", "1MiB", "2MiB", "0", [3]any{"1MiB", "2MiB", "0"}, true, true},
 	{"sync-rate", "0", "1MiB", "2MiB", "0", [3]any{"1MiB", "2MiB", "0"}, true, true},
 }
 
