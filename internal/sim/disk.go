@@ -152,7 +152,12 @@ func (f *diskFile) Write(b []byte) (n int, err error) {
 	return n, err
 }
 
+// WriteAt over what is there already takes no room.
 func (f *diskFile) WriteAt(b []byte, at int64) (n int, err error) {
+	if info, err := f.Stat(); err == nil && at+int64(len(b)) <= info.Size() {
+		err = f.d.do(false, func() error { n, err = f.File.WriteAt(b, at); return err })
+		return n, err
+	}
 	err = f.halves(b, func(b []byte) error {
 		k, err := f.File.WriteAt(b, at+int64(n))
 		n += k

@@ -16,6 +16,7 @@ import (
 var (
 	long  = flag.Bool("long", false, "run 10,000 seeds, and look for the pitfalls that testdata/pitfalls brings back")
 	first = flag.Uint64("seed", 1, "first seed")
+	until = flag.Int("until", 0, "run at most so many seeds, and stop at the first that breaks an invariant")
 	count = flag.Int("seeds", 0, "how many seeds; default 300, and 10,000 with -long")
 )
 
@@ -30,8 +31,9 @@ func report(sc Scenario, v *Violation) string {
 	return fmt.Sprintf("%v\n%s\nreplctl simulate --seed %d --reduce %s\n%s", v, sc, sc.Seed, small, strings.Join(r.Transcript, "\n"))
 }
 
-// seeds runs n seeds on all processors and returns the first failing one, in order, or 0.
-func seeds(t *testing.T, from uint64, n int, stop bool) (failed uint64, ran int64) {
+// seeds runs n seeds on all processors and returns the first failing one, in order, with what it broke, or 0. With stop it
+// begins none behind the first failure.
+func seeds(t *testing.T, from uint64, n int, stop bool) (failed uint64, why *Violation, ran int64) {
 	var workers sync.WaitGroup
 	var next atomic.Uint64
 	var mu sync.Mutex
@@ -50,7 +52,7 @@ func seeds(t *testing.T, from uint64, n int, stop bool) (failed uint64, ran int6
 				mu.Lock()
 				ran++
 				if r.Violation != nil && (failed == 0 || from+k < failed) {
-					failed = from + k
+					failed, why = from+k, r.Violation
 				}
 				mu.Unlock()
 				if r.Violation != nil && !stop {
@@ -60,7 +62,7 @@ func seeds(t *testing.T, from uint64, n int, stop bool) (failed uint64, ran int6
 		})
 	}
 	workers.Wait()
-	return failed, ran
+	return failed, why, ran
 }
 
 // Random schedules of everything that the package knows break no invariant.
