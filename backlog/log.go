@@ -110,6 +110,17 @@ func (l *Log) Bounds() Bounds {
 	return b
 }
 
+// PastCap reports whether the log takes more of the disk than its cap.
+func (l *Log) PastCap() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	bytes := l.mu.garbage
+	for _, s := range l.mu.segments {
+		bytes += s.size
+	}
+	return bytes > l.mu.disk
+}
+
 // BytesFrom is how many bytes of the log lie in [offset, Next). It may be too high by less than 64 KiB for a boundary,
 // and counts the whole of a frame that offset lies in.
 func (l *Log) BytesFrom(offset uint64) int64 {

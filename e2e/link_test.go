@@ -163,9 +163,14 @@ func TestOutagePastDiskCap(t *testing.T) {
 		}
 		return errorf(oldest > before.offsets+1000, "the oldest offset is %d", oldest)
 	})
+	// What is written during a full sync is kept for it within the same cap. At full speed that is a second's worth, so
+	// whether one sync is enough would be a matter of luck; TestFullSyncUnderLoad is about that.
+	l.stop()
+	slow := p.primary.startLoad(loadOptions{value: 1024, clients: 1, pause: 5 * time.Millisecond})
 	must(t, p.proxy.Up())
 	p.waitStreaming(40 * time.Second)
-	l.stop()
+	slow.stop()
+	slow.check(p.primary)
 	p.waitIdentical(30 * time.Second)
 	after := p.marks()
 	wantEqual(t, "full syncs for evicted at the primary", after.primary.fullSyncs["evicted"], 1)

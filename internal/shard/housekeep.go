@@ -16,16 +16,40 @@ func (s *Shard) housekeep() {
 	ticker := time.NewTicker(housekeepEvery)
 	defer ticker.Stop()
 	for {
+		var waiting chan struct{}
 		select {
 		case <-ticker.C:
 			s.syncByPolicy()
 		case <-s.tidy:
+		case waiting = <-s.trim:
 		case <-s.quit:
 			return
 		}
 		if err := s.Trim(); err != nil && !errors.Is(err, ErrClosed) {
 			s.opts.Logger.Warn("trimming the log", "shard", s.opts.Shard, "error", err)
 		}
+		if waiting != nil {
+			close(waiting)
+		}
+	}
+}
+
+// keepWithinCap has the housekeeper look at a log that has grown. One that is past its cap grows no further before that is
+// done: what recovery needs is never deleted, so writing faster than the state machine can flush would fill the disk.
+func (s *Shard) keepWithinCap(log *backlog.Log) {
+	if !log.PastCap() {
+		poke(s.tidy)
+		return
+	}
+	waiting := make(chan struct{})
+	select {
+	case s.trim <- waiting:
+	case <-s.quit:
+		return
+	}
+	select {
+	case <-waiting: // with or without an effect: a flush that fails must not stop the loop
+	case <-s.quit:
 	}
 }
 

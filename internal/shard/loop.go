@@ -257,7 +257,7 @@ func (s *Shard) commitFrames(b wire.Batch, commit int64) error {
 	}
 	if s.grown += int64(len(b.Frames)); s.grown >= tidyEvery {
 		s.grown = 0
-		poke(s.tidy)
+		s.keepWithinCap(log)
 	}
 	if s.Fsync() == FsyncAlways {
 		if err := log.Sync(); err != nil {

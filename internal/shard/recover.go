@@ -50,6 +50,7 @@ func Open(o Options) (*Shard, error) {
 		turn: make(chan struct{}, 1),
 		quit: make(chan struct{}),
 		tidy: make(chan struct{}, 1),
+		trim: make(chan chan struct{}),
 	}
 	s.policy.Store(&o.Fsync)
 	s.writable.Store(o.Writable)

@@ -1,9 +1,11 @@
 package shard_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -58,5 +60,50 @@ func TestAReplicaTrimsToTheKeep(t *testing.T) {
 	}
 	if oldest := again.Log().Bounds().Oldest; oldest == 0 {
 		t.Fatal("a replica's log is not trimmed")
+	}
+}
+
+// slowFlush is a state machine that is flushed slowly, or not at all.
+type slowFlush struct {
+	shard.StateMachine
+	takes time.Duration
+	fails error
+}
+
+func (m *slowFlush) Flush() error {
+	time.Sleep(m.takes) // a slow disk, not a wait for a condition
+	if m.fails != nil {
+		return m.fails
+	}
+	return m.StateMachine.Flush()
+}
+
+// What recovery needs is never deleted, so a log that is written to faster than the state machine is flushed would pass any
+// cap (pitfall 37): it waits. A flush that fails is no reason to wait for ever.
+func TestTheCapHoldsWhileAFlushIsSlow(t *testing.T) {
+	for name, fails := range map[string]error{"slow": nil, "fails": errors.New("no flush today")} {
+		t.Run(name, func(t *testing.T) {
+			const mib = 1 << 20
+			o := options(vfs.NewMem())
+			inner := o.Open
+			o.Open = func(e shard.Env) (shard.StateMachine, error) {
+				m, err := inner(e)
+				return &slowFlush{StateMachine: m, takes: 100 * time.Millisecond, fails: fails}, err
+			}
+			o.SegmentBytes, o.BacklogMemory, o.BacklogKeep, o.BacklogDisk = mib, mib, 2*mib, 8*mib
+			s := open(t, o)
+			s.SetRetention(func() (uint64, bool) { return 0, true }) // a replica that has nothing
+			var most int64
+			for i := range 32 {
+				mustWrite(t, s, fmt.Sprint("k", i%4), strings.Repeat("v", mib))
+				most = max(most, s.Log().Bounds().Bytes)
+			}
+			if fails == nil && most > (8+4+2)*mib {
+				t.Errorf("the log took %d bytes, its cap is %d", most, 8*mib)
+			}
+			if fails != nil && most < 28*mib {
+				t.Errorf("the log took %d bytes at most, of 32 MiB that nothing flushed", most)
+			}
+		})
 	}
 }

@@ -73,10 +73,11 @@ type Shard struct {
 		wanted   bool // the loop waits for it
 		blocking int  // of jobs: how many only the loop may run
 	}
-	wake chan struct{} // capacity 1: the loop has something to take
-	turn chan struct{} // capacity 1: the turn that the loop waits for has ended
-	quit chan struct{} // closed by Close: the loop ends once its queues are empty
-	tidy chan struct{} // capacity 1: the housekeeper has something to look at
+	wake chan struct{}      // capacity 1: the loop has something to take
+	turn chan struct{}      // capacity 1: the turn that the loop waits for has ended
+	quit chan struct{}      // closed by Close: the loop ends once its queues are empty
+	tidy chan struct{}      // capacity 1: the housekeeper has something to look at
+	trim chan chan struct{} // the housekeeper trims once, and closes what was sent
 	done sync.WaitGroup
 
 	// What follows, and all writes of log and state machine, belong to whoever has the turn.
