@@ -76,9 +76,9 @@ func (k link) down(shards int) error {
 	return errorf(info["master_link_status"] == "down", "%s: master_link_status is %q", k.child.name, info["master_link_status"])
 }
 
-// TestHosts: three hosts with addresses of their own, a primary, a replica and a chained replica on them. The host of each
+// TestNetworkFaultsByRole: three hosts with addresses of their own, a primary, a replica and a chained replica on them. The host of each
 // role is cut off, or heard by nobody, or deaf. Both sides of every broken link tell so within 10 s, the other link goes on, and when the network is whole again everybody resumes by himself.
-func TestHosts(t *testing.T) {
+func TestNetworkFaultsByRole(t *testing.T) {
 	all := func(l *line) []link { return []link{l.upper(), l.lower()} }
 	upper := func(l *line) []link { return []link{l.upper()} }
 	lower := func(l *line) []link { return []link{l.lower()} }
@@ -95,7 +95,9 @@ func TestHosts(t *testing.T) {
 		{"primary is not heard", ip4, hole(0, 1), upper},
 		{"primary is deaf", ip4, hole(1, 0), upper},
 		{"replica is not heard", ip4, func(l *line) { hole(1, 0)(l); hole(1, 2)(l) }, all},
+		{"replica is deaf", ip4, func(l *line) { hole(0, 1)(l); hole(2, 1)(l) }, all},
 		{"chained replica is not heard", ip4, hole(2, 1), lower},
+		{"chained replica is deaf", ip4, hole(1, 2), lower},
 		{"replica cut off over IPv6", ip6, func(l *line) { hole(1, 0)(l); hole(0, 1)(l); hole(1, 2)(l); hole(2, 1)(l) }, all},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -180,9 +182,9 @@ func slotsOf(n status.Node) (all []status.Slot) {
 	return all
 }
 
-// TestSlowHosts: what a host of each role sends passes at a megabit a second, with far more written than that. Nothing is
+// TestNetworkSlowLinks: what a host of each role sends passes at a megabit a second, with far more written than that. Nothing is
 // taken for dead, writers are not slowed down, what is behind is told as lag, and is made up for afterwards.
-func TestSlowHosts(t *testing.T) {
+func TestNetworkSlowLinks(t *testing.T) {
 	for i, role := range []string{"primary", "replica", "chained replica"} {
 		t.Run(role, func(t *testing.T) {
 			t.Parallel()

@@ -164,6 +164,14 @@ func (p *process) running() bool {
 	}
 }
 
+// runs counts how often a process was started with this log.
+func (p *process) runs(t testing.TB) int {
+	t.Helper()
+	b, err := os.ReadFile(p.log)
+	must(t, err)
+	return bytes.Count(b, []byte("\n--- ")) + 1
+}
+
 // tail gives the last lines of the process's standard error.
 func (p *process) tail(lines int) string {
 	b, err := os.ReadFile(p.log)

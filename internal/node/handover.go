@@ -82,7 +82,7 @@ func (n *Node) resumeHandover(h store.Handover) error {
 // settle asks the target until it is known whether it has the role, and acts on it. A handover that is not to be is taken
 // back at the target before this node writes again: a request that is still on its way must find it void.
 func (n *Node) settle(ctx context.Context, f *failover, h store.Handover) error {
-	held := time.AfterFunc(time.Until(f.began.Add(holdLimit)), func() {
+	held := time.AfterFunc(holdLimit, func() {
 		n.note(func(s *status.Failover) { s.Hold = float64(time.Since(f.began).Microseconds()) / 1000 })
 		f.release()
 	})

@@ -14,6 +14,14 @@ func usedMemory() uint64 {
 	return s[0].Value.Uint64() - s[1].Value.Uint64() - s[2].Value.Uint64()
 }
 
+// liveMemory is what the last collection of the heap found in use, in bytes: what is beyond it is garbage, which grows until
+// the memory limit, or gcPercent, calls for the next one.
+func liveMemory() uint64 {
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
+}
+
 // residentMemory is the process's resident set, or what the runtime knows where the system does not tell.
 func residentMemory() uint64 {
 	b, err := os.ReadFile("/proc/self/statm")

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -132,6 +133,8 @@ func (s *Server) infoMemory(r *report) {
 	r.add("mem_clients_slaves", 0)
 	r.add("mem_clients_normal", clients)
 	r.add("mem_allocator", "go")
+	r.add("repl_memory_live", liveMemory())
+	r.add("repl_memory_limit", debug.SetMemoryLimit(-1))
 }
 
 func (s *Server) infoPersistence(r *report) {
