@@ -71,7 +71,7 @@ type slowFlush struct {
 }
 
 func (m *slowFlush) Flush() error {
-	time.Sleep(m.takes) // a slow disk, not a wait for a condition
+	<-time.After(m.takes) // this is the slow disk
 	if m.fails != nil {
 		return m.fails
 	}
