@@ -57,9 +57,13 @@ func (o *outbox) pushBehind(frame []byte, ahead int, done <-chan struct{}) bool 
 	}
 }
 
+// ack has an ack sent. Who made it may come here behind somebody with a later one, and an ack that goes back is a protocol
+// error: so what was said once is not taken back.
 func (o *outbox) ack(a wire.Ack) {
 	o.mu.Lock()
-	o.mu.ack, o.mu.due = a, true
+	n := &o.mu.ack
+	n.Received, n.Applied, n.Durable = max(n.Received, a.Received), max(n.Applied, a.Applied), max(n.Durable, a.Durable)
+	o.mu.due = true
 	o.mu.Unlock()
 	o.signal()
 }

@@ -38,6 +38,7 @@ var settings = []setting{
 	{"cluster-name", "", "f", "e", "g", [3]any{"f", "e", "g"}, true, true},
 	{"log-level", "info", "debug", "warn", "error", [3]any{"debug", "warn", "error"}, true, true},
 	{"log-format", "text", "json", "text", "json", [3]any{"json", "text", "json"}, true, true},
+	{"cpu-profile", "", "f", "e", "g", [3]any{"f", "e", "g"}, true, true},
 	{"shards", (*int)(nil), "1", "2", "256", [3]any{ref(1), ref(2), ref(256)}, true, false},
 	{"replication-listen", "", "::1", "10.0.0.1", "h", [3]any{"::1", "10.0.0.1", "h"}, true, true},
 	{"replication-port-base", (*int)(nil), "1000", "2000", "65535", [3]any{ref(1000), ref(2000), ref(65535)}, true, true},
