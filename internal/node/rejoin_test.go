@@ -153,8 +153,19 @@ func TestFivePromotionsBesideAWriter(t *testing.T) {
 		old, next, third := nodes[round%3], nodes[(round+1)%3], nodes[(round+2)%3]
 		next.ready()
 		third.ready()
+		var begun []uint64
+		for _, s := range old.Shards() {
+			begun = append(begun, s.Position().Offset)
+		}
 		stop := writeOn(old, fmt.Sprint("round", round))
-		time.Sleep(50 * time.Millisecond) // of writes
+		eventually.True(t, patience, "the old primary has written for a while", func() bool {
+			for i, s := range old.Shards() {
+				if s.Position().Offset < begun[i]+50 {
+					return false
+				}
+			}
+			return true
+		})
 		next.promote()
 		next.fill(fmt.Sprint("at once", round, "-"), 20)
 		eventually.True(t, patience, "the old primary has a surplus", func() bool {
