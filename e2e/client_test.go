@@ -219,8 +219,9 @@ func TestDifferential(t *testing.T) {
 					queued++
 				}
 				if r.IntN(200) == 0 && !open {
+					// Redis counts a key that has expired until it deletes it, which it does at the latest when it is asked for it.
+					send(words(append([]string{"EXISTS"}, gen.Keys...)...))
 					send(words("DBSIZE"))
-					send(words("EXISTS", gen.Keys[0], gen.Keys[1], gen.Keys[2]))
 				}
 			}
 			if open {

@@ -76,8 +76,11 @@ func TestPowerLoss(t *testing.T) {
 		p.waitStreaming(20 * time.Second)
 		p.waitIdentical(15 * time.Second)
 		after := p.marks()
-		wantEqual(t, "full syncs for diverged", after.replica.fullSyncs["diverged"], 1)
-		wantEqual(t, "full syncs at the replica", after.replica.allFullSyncs(), before.replica.allFullSyncs()+1)
+		wantEqual(t, "rejoins by difference", p.replica.rewinds(), 1)
+		wantEqual(t, "full syncs at the replica", after.replica.allFullSyncs(), before.replica.allFullSyncs())
+		if kept := p.replica.files("surplus/*.frames"); len(kept) != 1 {
+			t.Errorf("surplus files %v, want one", kept)
+		}
 		if l := after.generations; len(l) != 2 || !strings.HasPrefix(l[0], strings.Split(before.generations[0], "@")[0]) {
 			t.Errorf("lineage %v, want a second generation behind %v", l, before.generations)
 		}
