@@ -128,10 +128,14 @@ func (e *Engine) putLocked(b wire.Batch, hashes []uint32) {
 	if m == l.active {
 		return
 	}
-	e.layers.Store(newLayers(m, append(parts, l.frozen...)))
 	if len(parts) > 0 {
-		e.rotateLocked(nil, b.At)
+		parts = append([]frozen{{m, b.At}}, parts...)
+		e.nextID++
+		m = newMemtable(e.nextID, nil, 0)
+		e.frozenAt = b.At
 	}
+	e.layers.Store(newLayers(m, append(parts, l.frozen...)))
+	e.flusher.poke()
 }
 
 // checkKey refuses a key that is not in the data or index space. The whole form is the writer's duty; what matters here

@@ -38,6 +38,14 @@ type flusher struct {
 	next  int           // number of the next staged table
 }
 
+// poke has the flusher look again.
+func (f *flusher) poke() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
 // flushLoop is the flusher's goroutine.
 func (e *Engine) flushLoop() {
 	defer close(e.flusher.done)

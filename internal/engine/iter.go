@@ -105,7 +105,8 @@ func (it *iter) SeekGE(key []byte) bool {
 	for i := range it.runs {
 		it.runs[i].seek(key, it.to)
 	}
-	it.inBase = it.base != nil && it.base.SeekGE(key)
+	// Pebble takes a key past the upper bound for the bound, which may lie before the lower one.
+	it.inBase = it.base != nil && bytes.Compare(key, it.to) < 0 && it.base.SeekGE(key)
 	return it.settle()
 }
 
@@ -214,7 +215,7 @@ func (it *iter) skip(s span, depth int) {
 		}
 	}
 	if it.inBase && s.has(it.base.Key()) {
-		it.inBase = it.base.SeekGE(s.to)
+		it.inBase = bytes.Compare(s.to, it.to) < 0 && it.base.SeekGE(s.to)
 	}
 }
 

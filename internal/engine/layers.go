@@ -90,10 +90,7 @@ func (e *Engine) rotateLocked(hides []span, at wire.Position) {
 		e.frozenAt = at
 	}
 	e.layers.Store(newLayers(next, fs))
-	select {
-	case e.flusher.wake <- struct{}{}:
-	default:
-	}
+	e.flusher.poke()
 }
 
 // capture is the content of the engine at one moment: the layers, how much of the active memtable, and an iterator of
