@@ -35,7 +35,7 @@ type Node struct {
 	done     sync.WaitGroup
 
 	server atomic.Pointer[serving] // nil while nobody is served
-	roleMu sync.Mutex              // changes of role, one after the other
+	roleMu roleLock                // changes of role, one after the other
 	void   wire.ID                 // the last handover that was taken back here; guarded by roleMu
 
 	mu struct {
@@ -70,7 +70,7 @@ func Open(o Options) (_ *Node, err error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{opts: o, started: time.Now(), quit: make(chan struct{})}
+	n := &Node{opts: o, started: time.Now(), quit: make(chan struct{}), roleMu: newRoleLock()}
 	n.mu.keep, n.mu.disk, n.mu.base = o.BacklogKeep, o.BacklogDisk, o.ReplicationPortBase
 	n.mu.past = map[int]counts{}
 	defer func() {
