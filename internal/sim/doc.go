@@ -34,7 +34,7 @@
 // The schedule, every delay, split and truncation of the network, jitter of links, and what a loss of power leaves are
 // drawn from the seed; each event of the network has an instant of its own; the driver waits until nobody can go on before
 // it looks. Left to the runtime are the order in which goroutines run that are woken at one instant, the choice of a select
-// with two ready cases, the order of maps, and random ids. So the same seed nearly always gives the same transcript, to
+// with two ready cases, the order of maps, and random ids. So the same seed gives, most of the time, the same transcript, to
 // the nanosecond, but not with certainty; docs/testing.md has figures. Runs are most alike on one processor, which is what
 // replctl simulate uses.
 //
