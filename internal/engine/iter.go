@@ -45,9 +45,9 @@ func (c *capture) newIter(base *pebble.Iterator, from, to []byte) *iter {
 	it := &iter{base: base, from: from, to: to}
 	for depth, m := range c.layers.all {
 		it.hide(m, depth)
-		data, expiry, end := m.data.refs, m.expiry.refs, noEnd
-		if depth == 0 {
-			data, expiry, end = c.data, c.expiry, c.end
+		data, expiry, end := c.data, c.expiry, c.end // the active one's, which goes on growing
+		if depth > 0 {
+			data, expiry, end = m.data.refs, m.expiry.refs, noEnd
 		}
 		if len(data) > 0 && bytes.Compare(from, []byte{prefixIndex}) < 0 {
 			it.add(m, depth, end, m.data.sorted(m, data)...)
