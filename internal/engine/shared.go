@@ -7,8 +7,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// Shared is what all shards of a process share: one block cache and one cache of open files. Memtables are accounted
-// in the block cache, so memory bounds both together as long as flushes keep up.
+// Shared is what all shards of a process share: one block cache and one cache of open files. The engine's memtables lie
+// beside the block cache and are not accounted in it: together they may take half as much again.
 type Shared struct {
 	cache    *pebble.Cache
 	files    *pebble.FileCache
@@ -26,8 +26,7 @@ const (
 // NewShared makes caches for the given number of shards out of memory bytes (at least 4 MiB a shard are used, however
 // little is asked for). Close it after the last engine that uses it.
 //
-// Pebble keeps up to two memtables a shard (one in use, one to recycle) outside of flushes and reserves them in the
-// block cache, which becomes useless, silently, when they take all of it. So memtables get a quarter of the memory.
+// A shard's memtables hold up to four times MemTableSize before writers wait, half of the memory for all shards.
 func NewShared(memory int64, shards int) *Shared {
 	memory = max(memory, int64(shards)*4*minMemTable)
 	memtable := min(max(memory/int64(shards)/8, minMemTable), maxMemTable)
