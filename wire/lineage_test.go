@@ -56,6 +56,15 @@ func TestLineageProperties(t *testing.T) {
 			mustEqual(t, l.Contains(p, next), true)
 		}
 
+		// Reached is the same offset by the generation that made what is before it, which a lineage that shares it has.
+		r := l.Reached(at)
+		mustEqual(t, r.IsZero(), at < l[0].First)
+		mustEqual(t, l.Contains(r, next), !r.IsZero())
+		if at > l[0].First {
+			mustEqual(t, r, wire.Position{Generation: l.At(at - 1).Generation, Offset: at})
+			mustEqual(t, l.Until(at-1).Begin(wire.Generation{0xef}, at).Contains(r, at), true)
+		}
+
 		// A lineage contains exactly: each of its generations, from its first offset to its end, the end included.
 		for i, e := range l {
 			end := next

@@ -249,7 +249,7 @@ func (b *Builder) field(v []byte) {
 type Batch struct {
 	Frames []byte   // whole frames, contiguous
 	First  uint64   // offset of the first mutation
-	At     Position // where the shard is once the batch is applied
+	At     Position // where the shard is once the batch is applied, as [Lineage.Reached]: its generation is that of the last mutation
 }
 
 // Each calls f for every operation of the batch, OpEnd included, in order, and returns the first error.

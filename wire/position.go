@@ -127,6 +127,18 @@ func (l Lineage) At(offset uint64) Position {
 	return Position{}
 }
 
+// Reached returns offset as [Lineage.At] does, but named by the generation of the mutation before it, so by one that has a
+// mutation there. Every lineage on which these mutations lie has that generation, and Contains the position; the one that
+// merely begins at offset may go again, if nothing was made in it. At the lineage's own beginning it is its first generation.
+func (l Lineage) Reached(offset uint64) Position {
+	for i := len(l) - 1; i >= 0; i-- {
+		if l[i].First < offset || i == 0 && l[i].First == offset {
+			return Position{Generation: l[i].Generation, Offset: offset}
+		}
+	}
+	return Position{}
+}
+
 // Contains reports whether p lies on this lineage when its newest generation has reached offset next: p's
 // generation is one of the lineage's and p's offset lies within that generation, its end included.
 func (l Lineage) Contains(p Position, next uint64) bool {

@@ -76,7 +76,7 @@ func (s *Shard) ingestAll(in *ingest) error {
 		if err != nil {
 			return err
 		}
-		b := wire.Batch{Frames: rest[:piece], First: first, At: s.Lineage().At(next)}
+		b := wire.Batch{Frames: rest[:piece], First: first, At: s.Lineage().Reached(next)}
 		if err := s.commitFrames(b, commit); err != nil {
 			return err
 		}

@@ -233,7 +233,7 @@ func (s *Shard) commitGroup() (uint64, error) {
 	if err != nil {
 		return first, fmt.Errorf("shard %d: %w", s.opts.Shard, err)
 	}
-	if err := s.commitFrames(wire.Batch{Frames: raw, First: first, At: s.Lineage().At(next)}, commit); err != nil {
+	if err := s.commitFrames(wire.Batch{Frames: raw, First: first, At: s.Lineage().Reached(next)}, commit); err != nil {
 		return first, err
 	}
 	g.Builder.Shrink(4 * s.opts.GroupBytes)

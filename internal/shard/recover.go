@@ -213,7 +213,7 @@ func (s *Shard) replay(power bool) (uint64, error) {
 		if len(batch.Frames) == 0 {
 			return nil
 		}
-		batch.At = s.Lineage().At(next)
+		batch.At = s.Lineage().Reached(next)
 		err := s.machine.Apply(batch)
 		batch.Frames = batch.Frames[:0]
 		return err

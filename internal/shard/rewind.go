@@ -59,7 +59,7 @@ func (s *Shard) Values(keys [][]byte, f func(key, value []byte, found bool) erro
 			return fmt.Errorf("shard %d: %w", s.opts.Shard, errNoRewinder)
 		}
 		if at, err = r.Values(keys, f); err == nil {
-			at = s.Lineage().At(at.Offset)
+			at = s.Lineage().Reached(at.Offset)
 		}
 		return err
 	})
@@ -152,7 +152,7 @@ func (s *Shard) rewind(fork, settles wire.Position, l wire.Lineage, values func(
 		s.fence(err, false)
 		return err
 	}
-	n, err := s.successor(l.At(fork.Offset), l)
+	n, err := s.successor(l.Reached(fork.Offset), l)
 	if err != nil {
 		return err
 	}
