@@ -328,6 +328,51 @@ func TestJoinersShareACheckpoint(t *testing.T) {
 	})
 }
 
+// Nobody is given a snapshot, shared or gone on with, that lies before what its history has in common with this one's: it has
+// acked that, and would not have it for a while. Nor one of nothing, if it has something.
+func TestNoSnapshotTakesAReplicaBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		snapshot, promoted int
+		has                wire.Position
+		lineage            wire.Lineage
+		want               wire.Position
+		reason             wire.Reason
+	}{
+		"behind the fork":     {20, 30, at(35), history, wire.Position{Generation: wire.Generation{'b'}, Offset: 40}, wire.ReasonDiverged},
+		"at the fork":         {30, 30, at(35), history, at(30), wire.ReasonDiverged},
+		"nothing":             {0, 30, wire.Position{Generation: wire.Generation{'z'}, Offset: 5}, nil, wire.Position{Generation: wire.Generation{'b'}, Offset: 40}, wire.ReasonUnknownGeneration},
+		"nothing for nothing": {0, 30, wire.Position{Generation: wire.Generation{'z'}}, nil, at(0), wire.ReasonUnknownGeneration},
+		"unrelated":           {20, 30, wire.Position{Generation: wire.Generation{'z'}, Offset: 50}, nil, at(20), wire.ReasonUnknownGeneration},
+	} {
+		for _, goesOn := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t, 1, backlog.Options{}, ServerOptions{})
+				f := s.shards[0]
+				f.write(c.snapshot, 10)
+				st := s.beginSync(s.dial(0), 1, wire.ID{})
+				f.write(c.promoted-c.snapshot, 10)
+				f.begin('b')
+				f.write(10, 10)
+				h := hello(2, c.has)
+				h.Lineage = c.lineage
+				if goesOn {
+					h.Snapshot = st.manifest.Snapshot
+				}
+				p := s.dial(0)
+				p.send(wire.AppendHello(nil, h))
+				w := p.welcome(wire.KindFullSync)
+				if w.Position != c.want || w.Reason != c.reason || (w.Snapshot == st.manifest.Snapshot) != (c.want.Offset == uint64(c.snapshot)) {
+					t.Errorf("%s: a replica at %s syncs in full from %s for the reason %s, want %s", name, c.has, w.Position, w.Reason, c.want)
+				}
+				synctest.Wait()
+				if floor, any := f.floor(); !any || floor != min(uint64(c.snapshot), c.want.Offset) {
+					t.Errorf("%s: the log is kept from %d on", name, floor)
+				}
+			})
+		}
+	}
+}
+
 // A checkpoint that takes too long refuses the replica in time, goes on, and serves it when it comes back.
 func TestSlowCheckpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

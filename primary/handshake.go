@@ -126,6 +126,7 @@ type opening struct {
 	published uint64
 	reader    *backlog.Reader // Resume: open at the position
 	snapshot  *snapshot       // FullSync: acquired
+	least     uint64          // FullSync: a snapshot must not lie before it: before what both have, or at 0 for who has something
 }
 
 // open decides, and attaches the slot. The reader is opened first and everything else is read while it is open, so there
@@ -150,6 +151,10 @@ func (s *Server) open(p *port, h wire.Hello, address string) *opening {
 				}
 			}
 			f.Values = fork.Offset < h.Position.Offset && p.tellsValues()
+			o.least = min(fork.Offset, f.Published)
+		}
+		if h.Position.Offset > 0 {
+			o.least = max(o.least, min(1, f.Published))
 		}
 		if p.Log() != o.log || !p.Lineage().Equal(o.lineage) {
 			o.closeReader()
@@ -182,7 +187,7 @@ func (s *Server) attach(p *port, h wire.Hello, o *opening, address string) bool 
 		Start: o.verdict.Position.Offset, Syncing: o.verdict.Action == FullSync, Undoing: o.verdict.Action == Rewind, Settles: h.Settles.Offset,
 	}
 	if a.Syncing {
-		a.Start = p.snapshots.start(h.Snapshot)
+		a.Start = p.snapshots.start(h.Snapshot, o.least)
 	}
 	s.present(p)
 	now := s.now()
@@ -200,7 +205,7 @@ func (s *Server) attach(p *port, h wire.Hello, o *opening, address string) bool 
 	}
 	o.session = opened
 	if a.Syncing {
-		o.snapshot = p.snapshots.acquire(h.Snapshot)
+		o.snapshot = p.snapshots.acquire(h.Snapshot, o.least)
 		return true
 	}
 	if o.log.Bounds().Oldest > a.Start {

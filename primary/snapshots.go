@@ -98,19 +98,19 @@ func (m *snapshots) usableLocked(s *snapshot) error {
 }
 
 // start is where a session would stream from if it began a full sync now, or an offset before that: the snapshot that
-// it names, if it can be gone on with, else the shard's present position.
-func (m *snapshots) start(want wire.ID) uint64 {
+// it names, if it can be gone on with and does not lie before least, else the shard's present position.
+func (m *snapshots) start(want wire.ID, least uint64) uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if s := m.findLocked(want); s != nil {
+	if s := m.findLocked(want, least); s != nil {
 		return s.pin
 	}
 	return m.shard.Position().Offset
 }
 
-func (m *snapshots) findLocked(id wire.ID) *snapshot {
+func (m *snapshots) findLocked(id wire.ID, least uint64) *snapshot {
 	for _, s := range m.mu.list {
-		if s.id == id && m.usableLocked(s) == nil {
+		if s.id == id && s.pin >= least && m.usableLocked(s) == nil {
 			return s
 		}
 	}
@@ -118,13 +118,13 @@ func (m *snapshots) findLocked(id wire.ID) *snapshot {
 }
 
 // acquire returns the snapshot that the session fetches: the one it began with, one that others fetch, or a new one,
-// whose making goes on in the background. release must follow.
-func (m *snapshots) acquire(want wire.ID) *snapshot {
+// whose making goes on in the background. It does not lie before least, which the shard has reached. release must follow.
+func (m *snapshots) acquire(want wire.ID, least uint64) *snapshot {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := m.findLocked(want)
+	s := m.findLocked(want, least)
 	for i := len(m.mu.list) - 1; s == nil && i >= 0; i-- {
-		if c := m.mu.list[i]; m.usableLocked(c) == nil && m.shard.Log().BytesFrom(c.pin) <= shareLimit {
+		if c := m.mu.list[i]; c.pin >= least && m.usableLocked(c) == nil && m.shard.Log().BytesFrom(c.pin) <= shareLimit {
 			s = c
 		}
 	}
