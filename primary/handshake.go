@@ -70,11 +70,29 @@ func (s *Server) serve(p *port, conn net.Conn) {
 	newSession(s, p, l, h, o, log).run()
 }
 
-// takeover answers a request to take over, which is all that its connection is for. Who asked may be gone before the answer
-// is there; it asks again.
+// takeover answers a request to take over, which is all that its connection is for, behind a probe or without one. Who
+// asked may be gone before the answer is there; it asks again.
 func (s *Server) takeover(l *link, t wire.Takeover, log hclog.Logger) {
 	// The server's end must reach an answer that is stuck.
 	defer context.AfterFunc(s.ctx, l.end)()
+	if s.answerTakeover(l, t, log) != wire.OutcomeReady {
+		return
+	}
+	// And the wait for the request.
+	stop := context.AfterFunc(s.ctx, func() { l.conn.Close() })
+	f, err := l.read(takeoverLimit, time.Now().Add(HandshakeTimeout))
+	stop()
+	if err == nil {
+		if t, err = wire.ParseTakeover(f.Payload); err == nil {
+			s.answerTakeover(l, t, log)
+		}
+	}
+	if err != nil {
+		log.Debug("no request came behind the probe", "handover", t.ID, "error", err)
+	}
+}
+
+func (s *Server) answerTakeover(l *link, t wire.Takeover, log hclog.Logger) wire.Outcome {
 	reply := wire.TakeoverReply{ID: t.ID, Outcome: wire.OutcomeRefused}
 	if t.ID.IsZero() || t.Node.IsZero() {
 		reply.Text = fmt.Sprintf("%s: a TAKEOVER must carry an id and the sender's node id", wire.CodeProtocol)
@@ -85,10 +103,15 @@ func (s *Server) takeover(l *link, t wire.Takeover, log hclog.Logger) {
 	} else {
 		reply = s.opts.Takeover(s.ctx, t)
 	}
-	log.Info("answered a handover", "handover", t.ID, "node", t.Node, "outcome", reply.Outcome, "reason", reply.Text)
+	level := hclog.Info
+	if t.Probe { // which changes nothing, and may come often
+		level = hclog.Debug
+	}
+	log.Log(level, "answered a handover", "handover", t.ID, "node", t.Node, "probe", t.Probe, "outcome", reply.Outcome, "reason", reply.Text)
 	if err := l.write(wire.AppendTakeoverReply(nil, reply)); err != nil {
 		log.Debug("the answer was not sent", "error", err)
 	}
+	return reply.Outcome
 }
 
 // readHello reads the HELLO, or a TAKEOVER, and nothing else. A HELLO that cannot be understood gets a verdict; what is not

@@ -151,6 +151,14 @@ func helloLimit(k wire.Kind) uint32 {
 	return 0
 }
 
+// takeoverLimit admits only a TAKEOVER.
+func takeoverLimit(k wire.Kind) uint32 {
+	if k == wire.KindTakeover {
+		return wire.MaxHandshake
+	}
+	return 0
+}
+
 // sessionLimit admits what a replica has to say.
 func sessionLimit(k wire.Kind) uint32 {
 	switch k {

@@ -69,6 +69,76 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
+// A probe that is answered ready may be followed by the request, on the same connection and for a while, and by nothing else.
+func TestTakeoverProbe(t *testing.T) {
+	ask := wire.Takeover{ID: wire.ID{1}, Node: wire.ID{2}, Positions: []wire.Position{at(5)}}
+	probe := ask
+	probe.Probe = true
+	for name, c := range map[string]struct {
+		next  []byte        // what comes behind the probe
+		want  wire.Outcome  // the answer to that, if any
+		after time.Duration // when the connection is closed, at most
+	}{
+		"the request":     {wire.AppendTakeover(nil, ask), wire.OutcomeDone, 0},
+		"another probe":   {wire.AppendTakeover(nil, probe), wire.OutcomeReady, 0},
+		"another version": {wire.AppendControl(nil, wire.KindTakeover, []byte{9, 0}), "", 0},
+		"a HELLO":         {wire.AppendHello(nil, hello(1, at(0))), "", 0},
+		"silence":         {nil, "", HandshakeTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var done int
+				s := newStage(t, 1, backlog.Options{}, ServerOptions{
+					Takeover: func(_ context.Context, o wire.Takeover) wire.TakeoverReply {
+						if o.Probe {
+							return wire.TakeoverReply{ID: o.ID, Outcome: wire.OutcomeReady}
+						}
+						done++
+						return wire.TakeoverReply{ID: o.ID, Outcome: wire.OutcomeDone}
+					},
+				})
+				p := s.dial(0)
+				p.send(wire.AppendTakeover(nil, probe))
+				if r, err := wire.ParseTakeoverReply(p.until(wire.KindTakeoverReply).Payload); err != nil || r.Outcome != wire.OutcomeReady || done != 0 {
+					t.Fatalf("%+v, %v, and %d takeovers", r, err, done)
+				}
+				began := time.Now()
+				if c.next != nil {
+					go p.conn.Write(c.next) //nolint:errcheck // it may be closed in the middle
+				}
+				if c.want != "" {
+					if r, err := wire.ParseTakeoverReply(p.until(wire.KindTakeoverReply).Payload); err != nil || r.Outcome != c.want {
+						t.Fatalf("%+v, %v", r, err)
+					}
+				}
+				if f, err := p.try(); err == nil {
+					t.Fatalf("the connection goes on with a %s", f.Kind)
+				}
+				if took := time.Since(began); took > c.after {
+					t.Errorf("closed after %v, want %v", took, c.after)
+				}
+				if want := c.want == wire.OutcomeDone; want != (done == 1) {
+					t.Errorf("%d takeovers", done)
+				}
+			})
+		})
+	}
+	// A server that is closed does not wait for the request.
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, 1, backlog.Options{}, ServerOptions{Takeover: func(_ context.Context, o wire.Takeover) wire.TakeoverReply {
+			return wire.TakeoverReply{ID: o.ID, Outcome: wire.OutcomeReady}
+		}})
+		p := s.dial(0)
+		p.send(wire.AppendTakeover(nil, probe))
+		p.until(wire.KindTakeoverReply)
+		began := time.Now()
+		s.end()
+		if d := time.Since(began); d > byeTimeout {
+			t.Fatalf("closed after %v", d)
+		}
+	})
+}
+
 // What is no TAKEOVER of this version, or too large for a stranger, is closed and counted, as any garbage is; and without a
 // way to take over there is a reply that says so.
 func TestTakeoverRefused(t *testing.T) {

@@ -212,6 +212,7 @@ var fieldKinds = map[wire.Field]struct{ name, form string }{
 	wire.FieldPath:         {"path", "ids"},
 	wire.FieldTakeover:     {"takeover", "id"},
 	wire.FieldCancel:       {"cancel", "bits"},
+	wire.FieldProbe:        {"probe", "bits"},
 	wire.FieldPositions:    {"positions", "positions"},
 	wire.FieldOutcome:      {"outcome", "text"},
 	wire.FieldSettles:      {"settles", "position"},

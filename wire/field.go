@@ -42,12 +42,13 @@ const (
 	FieldPositions    Field = 23 // (generation:16 offset:8)*, one a shard
 	FieldOutcome      Field = 24 // what became of a handover, ASCII
 	FieldSettles      Field = 25 // generation:16 offset:8, before which the sender's data is not whole
+	FieldProbe        Field = 26 // flag:1, 1 only asks whether the receiver would take over
 )
 
 var fieldSizes = map[Field]int{
 	FieldCapabilities: 8, FieldReplicaID: 16, FieldNonce: 16, FieldShard: 4, FieldShards: 4, FieldPosition: PositionSize,
 	FieldSnapshot: 16, FieldNode: 16, FieldFormat: 4, FieldNext: 8, FieldSettles: PositionSize,
-	FieldTakeover: 16, FieldCancel: 1,
+	FieldTakeover: 16, FieldCancel: 1, FieldProbe: 1,
 }
 
 func appendField(dst []byte, tag Field, b []byte) []byte {
@@ -110,7 +111,7 @@ type message struct {
 	announce, cluster, user, code, text      string
 	reason, announceBase, outcome            string
 	positions                                []Position
-	cancel                                   bool
+	cancel, probe                            bool
 	path                                     []ID
 	password                                 []byte
 	shard, shards, format                    uint32
@@ -198,6 +199,8 @@ func (m *message) set(tag Field, v []byte) (err error) {
 		copy(m.takeover[:], v)
 	case FieldCancel:
 		m.cancel = v[0] != 0
+	case FieldProbe:
+		m.probe = v[0] != 0
 	case FieldPositions:
 		m.positions, err = parsePositions(v)
 	case FieldOutcome:

@@ -31,9 +31,9 @@ func TestRewindRoundTrip(t *testing.T) {
 
 		r := wire.TakeoverReply{
 			ID: drawID(t, "id"), Text: rapid.String().Draw(t, "text"),
-			Outcome: rapid.SampledFrom([]wire.Outcome{wire.OutcomeDone, wire.OutcomeRefused, wire.OutcomeVoid}).Draw(t, "outcome"),
+			Outcome: rapid.SampledFrom([]wire.Outcome{wire.OutcomeDone, wire.OutcomeRefused, wire.OutcomeVoid, wire.OutcomeReady}).Draw(t, "outcome"),
 		}
-		o := wire.Takeover{ID: r.ID, Cancel: w.Last, Node: drawID(t, "node"), Cluster: r.Text}
+		o := wire.Takeover{ID: r.ID, Cancel: w.Last, Probe: !w.Last, Node: drawID(t, "node"), Cluster: r.Text}
 		for range rapid.IntRange(0, 5).Draw(t, "shards") {
 			r.Positions = append(r.Positions, drawPosition(t))
 		}

@@ -5,11 +5,13 @@ import (
 	"fmt"
 )
 
-// Takeover asks a replica to become the primary in the sender's place (a planned handover), or takes such a request
-// back. It is the only frame of a connection of its own to the receiver's replication port of shard 0.
+// Takeover asks a replica to become the primary in the sender's place (a planned handover), or whether it would, or takes
+// such a request back. It is the only frame of a connection of its own to the receiver's replication port of shard 0, but
+// for the request that follows a probe which was answered [OutcomeReady].
 type Takeover struct {
 	ID           ID         // of the handover; a request with an id that was carried out already changes nothing
 	Cancel       bool       // void the request with this id, or say that it was done
+	Probe        bool       // change nothing, only say what the answer would be
 	Node         ID         // the sender's node id: the receiver must be following it
 	Cluster      string     // cluster name; must equal the receiver's
 	User         string     // credentials, empty when none
@@ -27,9 +29,10 @@ const (
 	OutcomeDone    Outcome = "done"    // the receiver is the primary, by this request or an earlier one of its id
 	OutcomeRefused Outcome = "refused" // the receiver stays what it is; the text says why
 	OutcomeVoid    Outcome = "void"    // the request was taken back and will never be carried out
+	OutcomeReady   Outcome = "ready"   // the receiver would take over, as a probe asked; the request may follow on the same connection
 )
 
-// TakeoverReply answers a takeover. The receiver closes the connection behind it.
+// TakeoverReply answers a takeover. The receiver closes the connection behind any but [OutcomeReady].
 type TakeoverReply struct {
 	ID        ID // of the handover
 	Outcome   Outcome
@@ -43,6 +46,9 @@ func AppendTakeover(dst []byte, t Takeover) []byte {
 	b = appendFieldID(b, FieldTakeover, t.ID)
 	if t.Cancel {
 		b = appendField(b, FieldCancel, []byte{1})
+	}
+	if t.Probe { // required: who does not know it would take over
+		b = appendField(b, FieldProbe|FieldRequired, []byte{1})
 	}
 	b = appendFieldID(b, FieldNode, t.Node)
 	b = appendField(b, FieldCluster, []byte(t.Cluster))
@@ -61,7 +67,7 @@ func ParseTakeover(b []byte) (Takeover, error) {
 		err = m.ofThisVersion(KindTakeover)
 	}
 	return Takeover{
-		ID: m.takeover, Cancel: m.cancel, Node: m.node, Cluster: m.cluster, User: m.user, Password: m.password,
+		ID: m.takeover, Cancel: m.cancel, Probe: m.probe, Node: m.node, Cluster: m.cluster, User: m.user, Password: m.password,
 		Announce: m.announce, AnnounceBase: m.announceBase, Positions: m.positions,
 	}, err
 }
@@ -88,7 +94,7 @@ func ParseTakeoverReply(b []byte) (TakeoverReply, error) {
 		return r, err
 	}
 	switch r.Outcome {
-	case OutcomeDone, OutcomeRefused, OutcomeVoid:
+	case OutcomeDone, OutcomeRefused, OutcomeVoid, OutcomeReady:
 		return r, nil
 	}
 	return r, fmt.Errorf("%w: the outcome %q of a takeover", ErrUnknown, r.Outcome)

@@ -97,12 +97,15 @@ func vectors() []vector {
 		},
 		roundTrip("values-end", "All values were read at 1007.",
 			wire.Position{Generation: genB, Offset: 1007}, wire.AppendValuesEnd, wire.ParseValuesEnd),
-		roundTrip("takeover", "Every field that a takeover can have.",
+		roundTrip("takeover", "Every field that a takeover can have, but for a probe's.",
 			wire.Takeover{
 				ID: idThree, Cancel: true, Node: idTwo, Cluster: "orders", User: "mirror", Password: []byte("secret"),
 				Announce: "10.0.0.1:6379", AnnounceBase: "10.0.0.1:16379",
 				Positions: []wire.Position{{Generation: genB, Offset: 1010}, {Generation: genA, Offset: 7}},
 			}, wire.AppendTakeover, wire.ParseTakeover),
+		roundTrip("takeover-probe", "Would the receiver take over?",
+			wire.Takeover{ID: idThree, Probe: true, Node: idTwo, Positions: []wire.Position{{Generation: genB, Offset: 1010}}},
+			wire.AppendTakeover, wire.ParseTakeover),
 		roundTrip("manifest", "Two files. The sums are the 128-bit xxh3 of the contents.",
 			wire.Manifest{Snapshot: idThree, Files: []wire.File{
 				{Name: "000004.sst", Size: 1 << 20, Sum: [16]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}},
@@ -136,6 +139,7 @@ func vectors() []vector {
 		text    string
 	}{
 		{wire.OutcomeDone, ""}, {wire.OutcomeRefused, "shard 0 is at 1009, not at 1010"}, {wire.OutcomeVoid, ""},
+		{wire.OutcomeReady, ""},
 	} {
 		vs = append(vs, roundTrip("takeover-reply-"+string(c.outcome), "",
 			wire.TakeoverReply{ID: idThree, Outcome: c.outcome, Text: c.text, Positions: []wire.Position{{Generation: genB, Offset: 1009}}},

@@ -31,6 +31,7 @@ type faults struct {
 	rate  int64  // bytes per second; 0 means no limit
 	bytes uint64 // passed so far, over all connections
 	cut   trigger
+	gap   trigger
 	flip  trigger
 }
 
@@ -59,6 +60,9 @@ type verdict struct {
 // judge decides about the next n bytes and counts those that pass.
 func (f *faults) judge(n int) verdict {
 	v := verdict{flip: -1}
+	if _, fires := f.gap.within(f.bytes, n); fires {
+		f.gap, f.hole = trigger{}, true
+	}
 	if v.pass, v.cut = f.cut.within(f.bytes, n); v.cut {
 		f.cut = trigger{}
 	}
@@ -71,6 +75,12 @@ func (f *faults) judge(n int) verdict {
 
 // BlackHole makes one direction swallow everything, or lets it pass again.
 func (p *Proxy) BlackHole(d Direction, on bool) { p.set(d, func(f *faults) { f.hole = on }) }
+
+// HoleAfter makes one direction swallow everything behind the piece, read at once, that carries the n-th byte from now: a
+// message that is written at once passes as a whole.
+func (p *Proxy) HoleAfter(d Direction, n uint64) {
+	p.set(d, func(f *faults) { f.gap = trigger{set: true, at: f.bytes + n} })
+}
 
 // Delay holds every byte of one direction back for that long. Throughput stays what it was, as on a long line.
 func (p *Proxy) Delay(d Direction, by time.Duration) { p.set(d, func(f *faults) { f.delay = by }) }

@@ -200,6 +200,22 @@ func TestBlackHoleHidesBytesAndEndsUntilItIsLifted(t *testing.T) {
 	}
 }
 
+func TestHoleAfterLetsOneMessagePass(t *testing.T) {
+	p := start(t)
+	client, server := p.connect()
+	p.HoleAfter(ToServer, 1)
+	send(t, server, "not counted")
+	expect(t, client, "not counted")
+	send(t, client, "message")
+	expect(t, server, "message")
+	send(t, client, "lost")
+	silent(t, server)
+	if err := p.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, server, "lost")
+}
+
 // The reset that answers a write to a closed socket travels through the hole too (invariant 2).
 func TestBlackHoleHidesAResetFromTheSender(t *testing.T) {
 	p := start(t)

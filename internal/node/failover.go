@@ -30,8 +30,10 @@ var (
 	errNoHold  = errors.New("writes cannot be held: the node has a state machine of the program's own")
 )
 
-// drainLook is how often the target's acks are looked at.
-const drainLook = 2 * time.Millisecond
+const (
+	drainLook   = 2 * time.Millisecond  // how often the target's acks are looked at
+	refusedWait = 10 * time.Millisecond // before a target that was not ready is asked again
+)
 
 // FailoverRequest is a planned handover.
 type FailoverRequest struct {
@@ -76,7 +78,7 @@ func (n *Node) Failover(_ context.Context, r FailoverRequest) error {
 	if n.Role() != store.Primary {
 		return ErrFailoverReplica
 	}
-	if _, err := n.target(r.Target); err != nil {
+	if _, err := n.target(r.Target, nil); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -111,8 +113,8 @@ func (n *Node) AbortFailover() error {
 	return nil
 }
 
-// target finds who is to take over.
-func (n *Node) target(address string) (candidate, error) {
+// target finds who is to take over; among those that have everything one that is not to be avoided, if there is one.
+func (n *Node) target(address string, avoid map[string]bool) (candidate, error) {
 	server := n.server.Load()
 	if server == nil {
 		return candidate{}, ErrNoReplicas
@@ -141,7 +143,7 @@ func (n *Node) target(address string) (candidate, error) {
 			}
 		}
 	}
-	any := false
+	any, other := false, candidate{}
 	for _, id := range order {
 		p := found[id]
 		online := p.online == len(server.shards)
@@ -153,8 +155,10 @@ func (n *Node) target(address string) (candidate, error) {
 		switch {
 		case address != "" && !online:
 			return candidate{}, ErrReplicaNotOnline
-		case address != "" || online && c.drained:
+		case address != "" || online && c.drained && !avoid[c.base]:
 			return c, nil
+		case online && c.drained:
+			other = c
 		}
 	}
 	switch {
@@ -163,17 +167,18 @@ func (n *Node) target(address string) (candidate, error) {
 	case !any:
 		return candidate{}, ErrNoReplicas
 	}
-	return candidate{}, nil // none of them has everything yet
+	return other, nil // nobody, while none of them has everything
 }
 
 // handOver is a handover from the hold on writes to its end.
 func (n *Node) handOver(ctx context.Context, f *failover) {
-	target, err := n.drain(ctx, f)
+	q, h, err := n.prepare(ctx, f)
 	if err == nil {
-		n.note(func(s *status.Failover) { s.State, s.Target = status.FailoverInProgress, target.base })
-		err = n.takeOver(ctx, f, target)
+		n.note(func(s *status.Failover) { s.State, s.Target = status.FailoverInProgress, h.Target })
+		err = n.takeOver(ctx, f, q, h)
+		q.close()
 	}
-	n.endHandover(f, target.base, err)
+	n.endHandover(f, h.Target, err)
 }
 
 // endHandover lets held writes go on and reports how it went.
@@ -202,24 +207,76 @@ func (n *Node) note(change func(*status.Failover)) {
 	change(n.mu.failover)
 }
 
-// drain waits until no write is under way and the target has everything.
-func (n *Node) drain(ctx context.Context, f *failover) (candidate, error) {
-	limited := ctx
+// prepare waits until no write is under way, the target has everything, and it has said that it would take over: acks tell
+// where a target was, not whether it can still be reached, and with no write in flight there is none missing. Until then
+// nothing has changed, here or there.
+func (n *Node) prepare(ctx context.Context, f *failover) (*inquiry, store.Handover, error) {
+	limited, until := ctx, time.Time{}
 	if f.request.Timeout > 0 {
+		until = f.began.Add(f.request.Timeout)
 		var stop context.CancelFunc
-		limited, stop = context.WithTimeout(ctx, f.request.Timeout)
+		limited, stop = context.WithDeadline(ctx, until)
 		defer stop()
 	}
 	if err := n.keyspace.Quiesce(limited); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return candidate{}, err
+		return nil, store.Handover{}, err
 	}
+	silent := map[string]bool{}
+	var refused time.Time // the first time
+	for {
+		target, err := n.drain(ctx, limited, f, silent)
+		if err != nil {
+			return nil, store.Handover{Target: target.base}, err
+		}
+		h, q := n.newHandover(target.base, f.request.Force), &inquiry{node: n, target: target.base, limit: until}
+		ready, text, err := n.probe(ctx, limited, q, h)
+		if err == nil && refused.IsZero() {
+			refused = time.Now()
+		}
+		wait := refusedWait
+		switch {
+		case ready:
+			return q, h, nil
+		case ctx.Err() != nil:
+			return nil, h, context.Cause(ctx)
+		case err == nil && (limited.Err() != nil || time.Since(refused) > takeoverTry):
+			return nil, h, fmt.Errorf("the target %s", text)
+		case limited.Err() != nil:
+			return nil, h, fmt.Errorf("the target did not answer within %s: %w", f.request.Timeout, err)
+		case err != nil:
+			wait = takeoverWait
+			silent[h.Target] = true // another one may have everything, too
+			n.opts.Logger.Warn("the target of the handover does not answer", "target", h.Target, "error", err, "retry_in", wait)
+		}
+		// A target that has just attached may not have stored yet what it was welcomed with, so a refusal may be one of the moment.
+		select {
+		case <-time.After(wait):
+		case <-limited.Done():
+		case <-n.quit:
+			return nil, h, ErrClosed
+		}
+	}
+}
+
+// probe asks the target once. A forced handover begins when the time is up, so the question has a time of its own.
+func (n *Node) probe(ctx, limited context.Context, q *inquiry, h store.Handover) (bool, string, error) {
+	if limited.Err() == nil {
+		ctx = limited
+	}
+	once, cancel := context.WithTimeout(ctx, takeoverTry)
+	defer cancel()
+	return q.probe(once, n.takeover(h))
+}
+
+// drain waits until a target has everything; one that was silent is taken only where there is no other.
+func (n *Node) drain(ctx, limited context.Context, f *failover, silent map[string]bool) (candidate, error) {
 	tick := time.NewTicker(drainLook)
 	defer tick.Stop()
 	for {
-		c, err := n.target(f.request.Target)
+		c, err := n.target(f.request.Target, silent)
 		if err == nil && c.drained {
 			return c, nil
 		}

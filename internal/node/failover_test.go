@@ -13,6 +13,7 @@ import (
 	"github.com/understudy-kv/understudy/internal/node"
 	"github.com/understudy-kv/understudy/internal/status"
 	"github.com/understudy-kv/understudy/internal/store"
+	"github.com/understudy-kv/understudy/wire"
 )
 
 // over waits for the end of the handover and returns how it went.
@@ -147,6 +148,138 @@ func TestFailoverThatDoesNotHappen(t *testing.T) {
 	same(t, p, a)
 }
 
+// A target that was there and cannot be reached any more, while nothing is under way, does not get the role, though its acks
+// say that it has everything: when the time is up everything is as before, without a generation begun. One that answers again
+// in time does.
+func TestFailoverToATargetThatIsCutOff(t *testing.T) {
+	for name, heals := range map[string]bool{"for good": false, "for a moment": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := openNode(t, "p", "")
+			post := &mail{}
+			p.close()
+			p.opts.Dial = post.dial
+			p.open()
+			a := openNode(t, "a", p.ReplicationAddr())
+			a.ready()
+			p.do("SET", "before", "v")
+			same(t, p, a)
+			attached(t, p, a)
+			before := p.Status().Shards
+			post.cut(true)
+			limit := 500 * time.Millisecond
+			if heals {
+				limit = patience
+			}
+			if err := p.Failover(t.Context(), node.FailoverRequest{Target: a.ReplicationAddr(), Timeout: limit}); err != nil {
+				t.Fatal(err)
+			}
+			if heals {
+				eventually.True(t, patience, "the target is not reached", func() bool { return post.losses() > 0 })
+				post.cut(false)
+				if f := p.over(); f.Result != "done" || a.Role() != store.Primary {
+					t.Fatalf("%+v, and the target is a %s", f, a.Role())
+				}
+				a.do("SET", "after", "v")
+				same(t, a, p)
+				return
+			}
+			began := time.Now()
+			p.do("SET", "held", "v")
+			if took := time.Since(began); took < 200*time.Millisecond {
+				t.Errorf("a write was answered after %s, in the middle of the hold", took)
+			}
+			f := p.over()
+			if !strings.Contains(f.Result, "did not answer") || f.Hold < 450 || f.Hold > 5000 || p.Role() != store.Primary {
+				t.Fatalf("%+v, and the node is a %s", f, p.Role())
+			}
+			for i, s := range p.Status().Shards {
+				if len(s.Lineage) != len(before[i].Lineage) {
+					t.Errorf("shard %d began a generation: %v", i, s.Lineage)
+				}
+			}
+			same(t, p, a)
+			if n := a.syncs(); n != 0 {
+				t.Errorf("%d full syncs", n)
+			}
+		})
+	}
+}
+
+// attached waits until the node counts the other one as a replica that has everything.
+func attached(t *testing.T, p, a *member) {
+	t.Helper()
+	eventually.True(t, patience, "the target has acknowledged everything", func() bool {
+		for _, s := range p.Status().Shards {
+			if len(s.Slots) != 1 || s.Slots[0].State != "online" || s.Slots[0].Applied != s.Log.Published || s.Slots[0].AnnounceBase != a.ReplicationAddr() {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// Without a target named, one that is silent is passed over for another one that has everything.
+func TestFailoverPassesOverTheSilent(t *testing.T) {
+	p := openNode(t, "p", "")
+	post := &mail{}
+	p.close()
+	p.opts.Dial = post.dial
+	p.open()
+	a, b := openNode(t, "a", p.ReplicationAddr()), openNode(t, "b", p.ReplicationAddr())
+	a.ready()
+	b.ready()
+	p.do("SET", "before", "v")
+	same(t, p, a, b)
+	post.cutTo(a.ReplicationAddr())
+	eventually.True(t, patience, "both are attached", func() bool {
+		for _, s := range p.Status().Shards {
+			if len(s.Slots) != 2 || s.Slots[0].State != "online" || s.Slots[1].State != "online" {
+				return false
+			}
+		}
+		return true
+	})
+	if err := p.Failover(t.Context(), node.FailoverRequest{Timeout: patience}); err != nil {
+		t.Fatal(err)
+	}
+	if f := p.over(); f.Result != "done" || f.Target != b.ReplicationAddr() || b.Role() != store.Primary {
+		t.Fatalf("%+v", f)
+	}
+}
+
+// Once the role is given up the question has to be answered, but only if the target can have got it: where no connection took
+// all of it, the role is taken back when the time is up.
+func TestFailoverThatCannotBeAsked(t *testing.T) {
+	p := openNode(t, "p", "")
+	post := &mail{}
+	p.close()
+	p.opts.Dial = post.dial
+	p.open()
+	a := openNode(t, "a", p.ReplicationAddr())
+	a.ready()
+	p.do("SET", "before", "v")
+	same(t, p, a)
+	attached(t, p, a)
+	post.refuse()
+	if err := p.Failover(t.Context(), node.FailoverRequest{Target: a.ReplicationAddr(), Timeout: 700 * time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	eventually.True(t, patience, "the question is refused", func() bool { return post.losses() > 0 })
+	if p.Role() != store.Replica {
+		t.Errorf("in the middle of the handover the node is a %s", p.Role())
+	}
+	f := p.over()
+	if !strings.Contains(f.Result, "could not be sent") || f.Hold < 650 || f.Hold > 5000 || p.Role() != store.Primary {
+		t.Fatalf("%+v, and the node is a %s", f, p.Role())
+	}
+	p.do("SET", "after", "v")
+	same(t, p, a)
+	if n := a.syncs(); n != 0 {
+		t.Errorf("%d full syncs", n)
+	}
+}
+
 // A target that ends in the middle leaves a node that does not write until an operator says so: the target may be a primary.
 func TestFailoverToATargetThatEnds(t *testing.T) {
 	p := openNode(t, "p", "")
@@ -154,12 +287,31 @@ func TestFailoverToATargetThatEnds(t *testing.T) {
 	a.ready()
 	p.do("SET", "before", "v")
 	same(t, p, a)
-	// What listens in the target's place takes the question and does not answer.
+	// What listens in the target's place says that it is ready, takes the question and does not answer.
 	deaf, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer deaf.Close()
+	heard := make(chan struct{})
+	// It ends with the listener, and is waited for.
+	go func() {
+		defer close(heard)
+		for {
+			c, err := deaf.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			b := make([]byte, 4096)
+			n, _ := c.Read(b)
+			if f, err := wire.ParseFrame(b[:n]); err == nil {
+				if q, err := wire.ParseTakeover(f.Payload); err == nil && q.Probe {
+					c.Write(wire.AppendTakeoverReply(nil, wire.TakeoverReply{ID: q.ID, Outcome: wire.OutcomeReady})) //nolint:errcheck // asked again
+				}
+			}
+		}
+	}()
+	defer func() { deaf.Close(); <-heard }()
 	_, port, _ := net.SplitHostPort(deaf.Addr().String())
 	a.close()
 	a.opts.AnnounceHost = "127.0.0.1"

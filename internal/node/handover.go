@@ -13,29 +13,31 @@ import (
 )
 
 const (
-	takeoverTry  = 2 * time.Second // for one question to the target
-	takeoverWait = 200 * time.Millisecond
-	restoreWait  = time.Second
-	holdLimit    = 10 * time.Second // writes are held for an answer no longer; then they are told -READONLY
+	restoreWait = time.Second
+	holdLimit   = 10 * time.Second // writes are held for an answer no longer; then they are told -READONLY
 )
 
-// takeOver gives the role up, and then asks the target to take it. From the moment that it is given up, durably, only the
-// target's answer or an operator's ABORT tells who has it, so until then nobody writes here, restarts included.
-func (n *Node) takeOver(ctx context.Context, f *failover, target candidate) error {
-	h := store.Handover{Target: target.base}
+// newHandover describes the handover to a target. Writes are held.
+func (n *Node) newHandover(target string, force bool) store.Handover {
+	h := store.Handover{Target: target}
 	rand.Read(h.ID[:]) // never fails: crypto/rand ends the process instead
-	if !f.request.Force {
-		for _, s := range n.Shards() {
-			h.Positions = append(h.Positions, s.Position())
-		}
+	if !force {
+		h.Positions = n.positions()
 	}
+	return h
+}
+
+// takeOver gives the role up, and then asks the target, which has said that it is ready, to take it. From the moment that
+// the role is given up, durably, only the target's answer or an operator's ABORT tells who has it, so until then nobody
+// writes here, restarts included. A target that cannot have been asked has no answer to give.
+func (n *Node) takeOver(ctx context.Context, f *failover, q *inquiry, h store.Handover) error {
 	n.roleMu.Lock()
 	err := n.abdicate(h)
 	n.roleMu.Unlock()
 	if err != nil {
 		return errors.Join(err, n.restore(ctx))
 	}
-	return n.settle(ctx, f, h)
+	return n.settle(ctx, f, q, h)
 }
 
 // abdicate needs roleMu: the node is a replica that follows nobody yet.
@@ -74,37 +76,37 @@ func (n *Node) resumeHandover(h store.Handover) error {
 	// Open starts it. It ends when it is known who has the role, by AbortFailover or by Close, which waits for it.
 	n.done.Go(func() {
 		defer cancel(nil)
-		n.endHandover(f, h.Target, n.settle(ctx, f, h))
+		q := &inquiry{node: n, target: h.Target, sent: true} // by the process before, for all that is known
+		n.endHandover(f, h.Target, n.settle(ctx, f, q, h))
 	})
 	return nil
 }
 
 // settle asks the target until it is known whether it has the role, and acts on it. A handover that is not to be is taken
 // back at the target before this node writes again: a request that is still on its way must find it void.
-func (n *Node) settle(ctx context.Context, f *failover, h store.Handover) error {
+func (n *Node) settle(ctx context.Context, f *failover, q *inquiry, h store.Handover) error {
 	held := time.AfterFunc(holdLimit, func() {
 		n.note(func(s *status.Failover) { s.Hold = float64(time.Since(f.began).Microseconds()) / 1000 })
 		f.release()
 	})
 	defer held.Stop()
-	t := wire.Takeover{
-		ID: h.ID, Positions: h.Positions, Node: n.ID(), Cluster: n.opts.Cluster, User: n.opts.User, Password: n.opts.Password,
-		Announce: n.opts.Announce, AnnounceBase: n.ReplicationAddr(),
-	}
-	reply, err := n.askUntilAnswered(ctx, h.Target, t)
+	t := n.takeover(h)
+	reply, err := q.untilAnswered(ctx, t)
 	if err == nil && reply.Outcome == wire.OutcomeRefused {
 		err = fmt.Errorf("the target %s: %s", reply.Outcome, reply.Text)
 		t.Cancel = true
-		if again, unanswered := n.askUntilAnswered(ctx, h.Target, t); unanswered == nil {
+		if again, unanswered := q.untilAnswered(ctx, t); unanswered == nil {
 			reply = again
 		}
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
+	}
+	if ctx.Err() != nil && q.sent {
 		t.Cancel = true
 		once, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeoverTry)
 		defer cancel()
-		if last, unanswered := n.askTakeover(once, h.Target, t); unanswered == nil {
+		if last, unanswered := q.ask(once, t); unanswered == nil {
 			reply = last
 		}
 	}
@@ -161,44 +163,4 @@ func (n *Node) restoreOnce() error {
 		return errors.Join(record(), n.completePromotion())
 	}
 	return n.promote(true, record)
-}
-
-// askUntilAnswered asks again and again: the request carries an id, so asking twice is asking once.
-func (n *Node) askUntilAnswered(ctx context.Context, address string, t wire.Takeover) (wire.TakeoverReply, error) {
-	for {
-		once, cancel := context.WithTimeout(ctx, takeoverTry)
-		reply, err := n.askTakeover(once, address, t)
-		cancel()
-		if err == nil {
-			return reply, nil
-		}
-		n.opts.Logger.Warn("no answer about the handover", "target", address, "error", err, "retry_in", takeoverWait)
-		select {
-		case <-time.After(takeoverWait):
-		case <-n.quit:
-			return reply, ErrClosed
-		case <-ctx.Done():
-			return reply, context.Cause(ctx)
-		}
-	}
-}
-
-// askTakeover asks once; ctx has a deadline. No answer is an error; a refusal of the connection as a whole counts as one of
-// the handover.
-func (n *Node) askTakeover(ctx context.Context, address string, t wire.Takeover) (reply wire.TakeoverReply, err error) {
-	f, err := n.exchange(ctx, address, wire.AppendTakeover(nil, t))
-	switch {
-	case err != nil:
-		return reply, err
-	case f.Kind == wire.KindTakeoverReply:
-		reply, err = wire.ParseTakeoverReply(f.Payload)
-		if err == nil && reply.ID != t.ID {
-			err = fmt.Errorf("an answer about the handover %s, asked was about %s", reply.ID, t.ID)
-		}
-		return reply, err
-	case f.Kind == wire.KindRefuse:
-		r, err := wire.ParseRefusal(f.Kind, f.Payload)
-		return wire.TakeoverReply{ID: t.ID, Outcome: wire.OutcomeRefused, Text: string(r.Code) + ": " + r.Text}, err
-	}
-	return reply, fmt.Errorf("answered by a %s frame", f.Kind)
 }

@@ -19,11 +19,14 @@ import (
 // mail is the way that a node's questions about a handover take. It loses what it is told to, and counts.
 type mail struct {
 	mu        sync.Mutex
-	questions bool // lose questions
+	refused   bool // take no question
+	questions bool // lose questions, which were taken
 	answers   bool // lose answers, behind the questions' arrival
 	cancels   bool // lose both of questions that take the handover back
 	lost      int
-	seen      []wire.Takeover
+
+	unreachable func(address string) bool
+	seen        []wire.Takeover
 }
 
 var errLost = errors.New("lost in the mail")
@@ -31,7 +34,26 @@ var errLost = errors.New("lost in the mail")
 func (m *mail) lose(questions, answers, cancels bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.questions, m.answers, m.cancels, m.lost = questions, answers, cancels, 0
+	m.refused, m.questions, m.answers, m.cancels, m.lost = false, questions, answers, cancels, 0
+}
+
+// cut makes the other nodes unreachable for questions, or reachable again.
+func (m *mail) cut(all bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.unreachable = func(string) bool { return all }
+}
+
+func (m *mail) cutTo(address string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.unreachable = func(a string) bool { return a == address }
+}
+
+func (m *mail) refuse() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refused = true
 }
 
 func (m *mail) losses() int {
@@ -47,6 +69,16 @@ func (m *mail) first() wire.Takeover {
 }
 
 func (m *mail) dial(ctx context.Context, address string) (net.Conn, error) {
+	m.mu.Lock()
+	gone := m.unreachable != nil && m.unreachable(address)
+	if gone {
+		m.lost++
+	}
+	m.mu.Unlock()
+	if gone { // as with a cable out: silence
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", address)
 	return &mailed{Conn: c, mail: m}, err
@@ -56,6 +88,7 @@ func (m *mail) dial(ctx context.Context, address string) (net.Conn, error) {
 type mailed struct {
 	net.Conn
 	mail *mail
+	lost bool // the question
 	drop bool // the answer
 }
 
@@ -68,19 +101,30 @@ func (c *mailed) Write(b []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if t.Probe {
+		return c.Conn.Write(b)
+	}
 	m := c.mail
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.seen = append(m.seen, t)
+	if m.refused {
+		m.lost++
+		return len(b) - 1, errLost
+	}
 	if m.questions && !t.Cancel || m.cancels && t.Cancel {
 		m.lost++
-		return 0, errLost
+		c.lost = true
+		return len(b), nil
 	}
 	c.drop = m.answers && !t.Cancel
 	return c.Conn.Write(b)
 }
 
 func (c *mailed) Read(b []byte) (int, error) {
+	if c.lost {
+		return 0, errLost
+	}
 	n, err := c.Conn.Read(b)
 	if c.drop && err == nil {
 		c.mail.mu.Lock()

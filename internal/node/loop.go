@@ -55,14 +55,24 @@ func (n *Node) exchange(ctx context.Context, address string, frame []byte) (wire
 		return wire.Frame{}, err
 	}
 	defer conn.Close()
+	f, _, err := converse(ctx, conn, frame)
+	return f, err
+}
+
+// converse sends a frame and returns the first one that comes back. sent tells whether the other side can have got the
+// frame, which it believes only as a whole. ctx must have a deadline; its end before that is obeyed, too.
+func converse(ctx context.Context, conn net.Conn, frame []byte) (f wire.Frame, sent bool, err error) {
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
-		return wire.Frame{}, err
+		return f, false, err
 	}
-	if _, err := conn.Write(frame); err != nil {
-		return wire.Frame{}, err
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })() // fails only on a closed connection
+	wrote, err := conn.Write(frame)
+	if sent = wrote >= len(frame); err != nil {
+		return f, sent, err
 	}
-	return readFrame(conn)
+	f, err = readFrame(conn)
+	return f, sent, err
 }
 
 // answerLimit bounds an answer, in bytes.

@@ -27,7 +27,7 @@ func (n *Node) takenOver(_ context.Context, t wire.Takeover) wire.TakeoverReply 
 	case void == t.ID || n.void == t.ID:
 		reply.Outcome = wire.OutcomeVoid
 		return reply
-	case t.Cancel:
+	case t.Cancel && !t.Probe:
 		// The sender is about to write again, and asks no more with this id. What may still come is on a connection to this
 		// process, so it is void even if the disk does not take it.
 		n.void = t.ID
@@ -39,6 +39,10 @@ func (n *Node) takenOver(_ context.Context, t wire.Takeover) wire.TakeoverReply 
 	}
 	if err := n.mayTakeOver(t); err != nil {
 		reply.Text = err.Error()
+		return reply
+	}
+	if t.Probe {
+		reply.Outcome = wire.OutcomeReady
 		return reply
 	}
 	record := func() error {
