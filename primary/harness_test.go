@@ -108,6 +108,13 @@ func (f *fake) begin(g byte) {
 	f.lineage = f.lineage.Begin(wire.Generation{g}, f.log.Next())
 }
 
+// replace puts the shard into another history.
+func (f *fake) replace(l wire.Lineage) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lineage = l
+}
+
 func (f *fake) Settled() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

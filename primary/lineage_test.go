@@ -84,6 +84,31 @@ func TestNoHeartbeatLeavesItsLineage(t *testing.T) {
 	})
 }
 
+// A node that has taken another history over, as by a full sync, keeps no log for replicas of the one before, which it could not
+// resume; those that are of this one keep their slots, however often it changes its generation.
+func TestSlotsOfAnotherHistoryGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, 1, backlog.Options{}, ServerOptions{ReconnectWindow: time.Hour})
+		s.shards[0].write(5, 10)
+		p := s.resume(0, 1, 2)
+		p.conn.Close()
+		synctest.Wait()
+		s.shards[0].begin(7)
+		s.server.Changed()
+		if floor, any := s.shards[0].floor(); floor != 2 || !any {
+			t.Fatalf("behind a promotion the log is kept from %d on (%v)", floor, any)
+		}
+		s.shards[0].replace(wire.Lineage{{Generation: wire.Generation{9}, First: 1}})
+		s.server.Changed()
+		if floor, any := s.shards[0].floor(); any {
+			t.Fatalf("in another history the log is kept from %d on", floor)
+		}
+		if n := len(s.server.Status(0).Slots); n != 0 {
+			t.Fatalf("%d slots", n)
+		}
+	})
+}
+
 // Changed ends at once the sessions that were welcomed with another lineage or path, and no others; acks of the generation
 // before are void from then on, and satisfy no WAIT (pitfalls 11, 35).
 func TestChanged(t *testing.T) {

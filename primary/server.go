@@ -122,16 +122,19 @@ func (s *Server) DropSlot(replica wire.ID) (int, error) {
 	return s.mu.table.Drop(replica)
 }
 
-// present tells the table which generation the shard is in, so that no ack of another one counts.
+// present tells the table which history the shard is in, so that no ack of another one counts, and no log is kept for one.
 func (s *Server) present(p *port) {
 	l := p.Lineage()
 	if len(l) == 0 {
 		return
 	}
-	e := l[len(l)-1]
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.mu.table.SetGeneration(p.ID(), e.Generation, e.First)
+	gone := s.mu.table.SetLineage(p.ID(), l)
+	s.mu.Unlock()
+	for _, slot := range gone {
+		s.log.Info("slot dropped: the history of its replica is none of this node's any more", "shard", slot.Shard, "replica", slot.Replica.String(),
+			"generation", slot.Generation, "offset", slot.Need, "address", slot.Address)
+	}
 }
 
 // Changed tells that the node's role or path, or a shard's lineage, is another one now. When it returns, no ack of another

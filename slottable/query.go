@@ -82,7 +82,7 @@ func (t *Table) covers(replica wire.ID, offsets []uint64, level Level, asked boo
 			continue
 		}
 		s := t.shards[i].slots[replica]
-		if s == nil || !s.Attached() || s.Syncing || s.Settles > 0 || !s.Acked || s.Generation != t.shards[i].generation || s.at(level) < offset {
+		if s == nil || !s.Attached() || s.Syncing || s.Settles > 0 || !s.Acked || s.Generation != t.shards[i].lineage.Current() || s.at(level) < offset {
 			return false
 		}
 	}
@@ -115,8 +115,11 @@ func (t *Table) Export() []Record {
 				continue
 			}
 			r := Record{
-				Replica: s.Replica, Shard: i, Address: s.Address, Announce: s.Announce, Generation: s.Generation,
+				Replica: s.Replica, Shard: i, Address: s.Address, Announce: s.Announce, Generation: s.history,
 				Acked: s.Acked, Ack: s.Ack, Need: s.Need, Syncing: s.Syncing, AnnounceBase: s.AnnounceBase, Settles: s.Settles,
+			}
+			if s.Generation != s.history {
+				r.Acked, r.Ack = false, wire.Ack{}
 			}
 			if s.Syncing {
 				r.Start, r.Snapshot = s.Start, s.Snapshot
@@ -128,7 +131,7 @@ func (t *Table) Export() []Record {
 }
 
 // Import fills an empty table with records. The slots are detached and their window begins now: how long the primary
-// was away is nobody's fault. Call [Table.SetGeneration] for every shard afterwards, so that acks of another history
+// was away is nobody's fault. Call [Table.SetLineage] for every shard afterwards, so that acks of another history
 // are void. Records of shards that the table does not have are left out.
 func (t *Table) Import(records []Record, now time.Duration) {
 	for _, r := range records {
@@ -137,7 +140,7 @@ func (t *Table) Import(records []Record, now time.Duration) {
 		}
 		t.shards[r.Shard].slots[r.Replica] = &Slot{
 			Replica: r.Replica, Shard: r.Shard, Address: r.Address, Announce: r.Announce, Detached: now, Seen: now,
-			Generation: r.Generation, Acked: r.Acked, Ack: r.Ack, Need: r.Need,
+			Generation: r.Generation, history: r.Generation, Acked: r.Acked, Ack: r.Ack, Need: r.Need,
 			Syncing: r.Syncing, Start: r.Start, Snapshot: r.Snapshot, AnnounceBase: r.AnnounceBase, Settles: r.Settles,
 		}
 	}

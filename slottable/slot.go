@@ -3,6 +3,7 @@ package slottable
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/understudy-kv/understudy/wire"
@@ -46,6 +47,8 @@ type Slot struct {
 	Undoing  bool    // the session is one in which the replica undoes a surplus: nothing is acked in it
 	Settles  uint64  // a replica that has undone a surplus has no whole data, and counts for nobody, before it has applied this
 
+	history wire.Generation // what Need speaks of: Generation, or an earlier one that the shard's lineage still has
+
 	fresh bool     // no ack in this session yet
 	last  wire.Ack // the latest ack of this session, which outlives a change of generation
 }
@@ -63,6 +66,22 @@ func (s *Slot) at(l Level) uint64 {
 
 // void forgets the acks: they spoke of another history.
 func (s *Slot) void() { s.Acked, s.Ack = false, wire.Ack{} }
+
+// rebase moves the slot from one lineage of its shard to the next: to the newest generation up to its own that both have.
+// It reports whether there is one. A session's acks go on to speak of the generation that it was opened in.
+func (s *Slot) rebase(from, to wire.Lineage) bool {
+	if to.Has(s.history) {
+		s.Need = min(s.Need, to.End(s.history))
+		return true
+	}
+	for i := slices.IndexFunc(from, func(e wire.Epoch) bool { return e.Generation == s.history }) - 1; i >= 0; i-- {
+		if g := from[i].Generation; to.Has(g) {
+			s.history, s.Need = g, min(s.Need, from[i+1].First, to.End(g))
+			return true
+		}
+	}
+	return false
+}
 
 // claim lowers the acks to what the replica says that it has, [.., at).
 func (s *Slot) claim(at uint64) {

@@ -29,8 +29,8 @@ type Table struct {
 }
 
 type shardSlots struct {
-	generation wire.Generation
-	slots      map[wire.ID]*Slot
+	lineage wire.Lineage
+	slots   map[wire.ID]*Slot
 }
 
 // New makes an empty table for shards 0 to shards-1.
@@ -45,24 +45,36 @@ func New(shards int, limits Limits) *Table {
 // Version changes whenever something changes that [Table.Export] would write.
 func (t *Table) Version() uint64 { return t.version }
 
-// SetGeneration tells the shard's present generation. Acks that speak of another one are void (a stale high ack must
-// never satisfy a WAIT); a need beyond first, where the generation began, falls back to first.
-func (t *Table) SetGeneration(shard int, g wire.Generation, first uint64) {
+// SetLineage tells the shard's present lineage. Acks that speak of another generation than its newest are void (a stale high
+// ack must never satisfy a WAIT), and a need falls back to where the slot's history left this one. A slot whose history has
+// nothing in common with it needs nothing that could be kept: it goes, and is returned if its replica is away; otherwise it
+// goes with its session.
+func (t *Table) SetLineage(shard int, l wire.Lineage) (gone []Slot) {
 	s := &t.shards[shard]
-	if s.generation == g {
-		return
+	if s.lineage.Equal(l) {
+		return nil
 	}
-	s.generation = g
-	for _, slot := range s.slots {
-		if slot.Generation != g {
-			slot.void()
-			slot.Need = min(slot.Need, first)
+	before := s.lineage
+	s.lineage = l
+	for id, slot := range s.slots {
+		if slot.Generation == l.Current() {
+			continue
+		}
+		slot.void()
+		switch there := slot.rebase(before, l); {
+		case slot.Attached():
+		case there:
+			slot.Generation = slot.history
+		default:
+			gone = append(gone, *slot)
+			delete(s.slots, id)
 		}
 	}
 	t.version++
+	return gone
 }
 
-// Attachment is an accepted handshake. The shard's generation is the table's present one.
+// Attachment is an accepted handshake. Its generation is the newest of the shard's present lineage.
 type Attachment struct {
 	Shard                           int
 	Replica, Nonce                  wire.ID
@@ -104,14 +116,14 @@ func (t *Table) Attach(a Attachment, now time.Duration) (opened, replaced Sessio
 	s.Session, s.Nonce, s.Seen = t.last, a.Nonce, now
 	s.Address, s.Announce, s.AnnounceBase = a.Address, a.Announce, a.AnnounceBase
 	t.sessions[s.Session] = s
-	if s.Generation != sh.generation || a.Syncing || a.Undoing {
+	if s.Generation != sh.lineage.Current() || a.Syncing || a.Undoing {
 		s.void()
 	}
 	s.Settles = max(s.Settles, a.Settles)
 	if a.Syncing || a.Undoing || a.Start >= s.Settles {
 		s.Settles = 0
 	}
-	s.Generation = sh.generation
+	s.Generation, s.history = sh.lineage.Current(), sh.lineage.Current()
 	s.claim(a.Start)
 	s.Syncing, s.Snapshot, s.Undoing = a.Syncing, wire.ID{}, a.Undoing
 	s.begin(a.Start)
@@ -190,7 +202,9 @@ func (t *Table) Ack(session Session, a wire.Ack, now time.Duration) error {
 		t.version++
 	}
 	s.Acked, s.Ack, s.last, s.fresh = true, a, a, false
-	s.keep(s.Start)
+	if s.Generation == s.history { // otherwise it tells nothing of what the replica will need
+		s.keep(s.Start)
+	}
 	return nil
 }
 
@@ -202,8 +216,13 @@ func (t *Table) Detach(session Session, now time.Duration) {
 	}
 	delete(t.sessions, session)
 	s.Session, s.Detached = 0, now
-	if s.Syncing && s.Snapshot.IsZero() {
-		delete(t.shards[s.Shard].slots, s.Replica)
+	sh := &t.shards[s.Shard]
+	if s.Generation != s.history {
+		s.void()
+		s.Generation = s.history
+	}
+	if s.Syncing && s.Snapshot.IsZero() || len(sh.lineage) > 0 && !sh.lineage.Has(s.history) {
+		delete(sh.slots, s.Replica)
 	}
 	t.version++
 }

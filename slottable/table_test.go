@@ -17,7 +17,7 @@ func table(t *testing.T, shards int) *Table {
 	t.Helper()
 	tab := New(shards, Limits{})
 	for i := range shards {
-		tab.SetGeneration(i, generation, 0)
+		tab.SetLineage(i, wire.Lineage{{Generation: generation}})
 	}
 	return tab
 }
@@ -155,7 +155,7 @@ func TestGenerationVoidsAcks(t *testing.T) {
 	tab := table(t, 1)
 	s := attach(t, tab, 0, 1, 1, 0, 0)
 	ack(t, tab, s, 1000, 1000, 1000)
-	tab.SetGeneration(0, wire.Generation{2}, 400)
+	tab.SetLineage(0, wire.Lineage{{Generation: generation}, {Generation: wire.Generation{2}, First: 400}})
 	if n := tab.Count([]uint64{10}, Applied); n != 0 {
 		t.Fatalf("%d replicas counted by an ack of the old generation", n)
 	}
@@ -249,8 +249,8 @@ func TestExportImport(t *testing.T) {
 
 	again := New(2, Limits{})
 	again.Import(records, time.Hour)
-	again.SetGeneration(0, generation, 0)
-	again.SetGeneration(1, wire.Generation{2}, 15)
+	again.SetLineage(0, wire.Lineage{{Generation: generation}})
+	again.SetLineage(1, wire.Lineage{{Generation: generation}, {Generation: wire.Generation{2}, First: 15}})
 	if r := again.Reap(time.Hour+time.Minute-1, time.Minute); len(r) != 0 {
 		t.Fatalf("reaped %d slots before the restarted window ended", len(r))
 	}
@@ -281,5 +281,46 @@ func TestReplicaLostWhatItAcked(t *testing.T) {
 	ack(t, tab, s, 70, 70, 0)
 	if f, _ := tab.Floor(0); f != 70 {
 		t.Fatalf("floor %d of a replica that cannot tell what is durable, want the applied 70", f)
+	}
+}
+
+// A slot follows its shard's lineage: through promotions and back to where its history and the shard's part. Where they have
+// nothing in common, as after a full sync of another history, it keeps no log: it goes at once, or with its session.
+func TestSlotFollowsTheLineage(t *testing.T) {
+	a, b, c, x := wire.Generation{1}, wire.Generation{2}, wire.Generation{3}, wire.Generation{9}
+	tab := New(1, Limits{})
+	step := func(what string, l wire.Lineage, slots int, floor uint64, gone int) {
+		t.Helper()
+		if g := tab.SetLineage(0, l); len(g) != gone {
+			t.Errorf("%s: %d slots are gone, want %d", what, len(g), gone)
+		}
+		if n := len(tab.Slots(0)); n != slots {
+			t.Errorf("%s: %d slots, want %d", what, n, slots)
+		}
+		if f, any := tab.Floor(0); f != floor || any != (slots > 0) {
+			t.Errorf("%s: floor %d (%t), want %d", what, f, any, floor)
+		}
+	}
+	step("the first generation", wire.Lineage{{Generation: a}, {Generation: b, First: 100}}, 0, 0, 0)
+	away := attach(t, tab, 0, 1, 1, 110, 0)
+	ack(t, tab, away, 120, 120, 120)
+	tab.Detach(away, 0)
+	here := attach(t, tab, 0, 2, 1, 130, 0)
+	ack(t, tab, here, 140, 140, 140)
+	step("two promotions at once", wire.Lineage{{Generation: a}, {Generation: b, First: 100}, {Generation: c, First: 115}}, 2, 115, 0)
+	step("rewound, to another branch", wire.Lineage{{Generation: a}, {Generation: x, First: 105}}, 2, 100, 0)
+	// The attached one's session goes on to ack what it was welcomed with; that counts for nothing here.
+	ack(t, tab, here, 150, 150, 150)
+	step("and back to the trunk", wire.Lineage{{Generation: a}}, 2, 100, 0)
+	if n := tab.Count([]uint64{1}, Applied); n != 0 {
+		t.Errorf("%d replicas counted by acks of a generation that is gone", n)
+	}
+	step("another history", wire.Lineage{{Generation: wire.Generation{7}}}, 1, 100, 1)
+	if r := tab.Export(); len(r) != 1 || r[0].Acked {
+		t.Errorf("exported %+v, want the slot without its acks", r)
+	}
+	tab.Detach(here, 0)
+	if n := len(tab.Slots(0)); n != 0 {
+		t.Errorf("%d slots outlive their session, of a history that is not here", n)
 	}
 }

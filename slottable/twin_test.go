@@ -14,7 +14,7 @@ import (
 // twin is the table told naively: a flat list of everything that is known, each question answered by walking it.
 type twin struct {
 	slots []*twinSlot
-	gens  []wire.Generation
+	lines []wire.Lineage
 	next  Session
 }
 
@@ -22,8 +22,9 @@ type twinSlot struct {
 	replica, nonce wire.ID
 	shard          int
 	session        Session
-	since          time.Duration // detached since
-	gen            wire.Generation
+	since          time.Duration   // detached since
+	gen            wire.Generation // of the session
+	hist           wire.Generation // of what is kept for it
 	start, sent    uint64
 	last           *wire.Ack // of this session
 	known          *wire.Ack // of whatever session, in gen
@@ -55,6 +56,9 @@ func (w *twin) by(session Session) *twinSlot {
 func (w *twin) remove(f func(*twinSlot) bool) { w.slots = slices.DeleteFunc(w.slots, f) }
 
 func (s *twinSlot) need() uint64 {
+	if s.gen != s.hist {
+		return s.first
+	}
 	if s.known != nil && s.known.Durable > 0 {
 		return s.known.Durable
 	}
@@ -130,7 +134,7 @@ func (m *machine) attach(t *rapid.T) {
 	if got != m.twin.next {
 		t.Fatalf("attach gave session %d, want %d", got, m.twin.next)
 	}
-	if s.gen != m.twin.gens[a.Shard] || a.Syncing || a.Undoing {
+	if s.gen != m.twin.gen(a.Shard) || a.Syncing || a.Undoing {
 		s.known = nil
 	}
 	if a.Settles > s.settles {
@@ -144,7 +148,8 @@ func (m *machine) attach(t *rapid.T) {
 		k := wire.Ack{Received: min(s.known.Received, a.Start), Applied: min(s.known.Applied, a.Start), Durable: min(s.known.Durable, a.Start)}
 		s.known = &k
 	}
-	s.session, s.nonce, s.gen, s.start, s.sent, s.last, s.first = got, a.Nonce, m.twin.gens[a.Shard], a.Start, a.Start, nil, a.Start
+	s.session, s.nonce, s.gen, s.start, s.sent, s.last, s.first = got, a.Nonce, m.twin.gen(a.Shard), a.Start, a.Start, nil, a.Start
+	s.hist = s.gen
 	s.syncing, s.snapshot = a.Syncing, wire.ID{}
 	m.all = append(m.all, got)
 }
@@ -223,7 +228,12 @@ func (m *machine) detach(t *rapid.T) {
 	m.table.Detach(session, m.now)
 	if s := m.twin.by(session); s != nil {
 		s.session, s.since = 0, m.now
-		m.twin.remove(func(o *twinSlot) bool { return o == s && o.syncing && o.snapshot.IsZero() })
+		if s.gen != s.hist {
+			s.gen, s.first, s.known = s.hist, s.need(), nil
+		}
+		m.twin.remove(func(o *twinSlot) bool {
+			return o == s && (o.syncing && o.snapshot.IsZero() || !m.twin.lines[s.shard].Has(s.hist))
+		})
 	}
 }
 
@@ -237,17 +247,79 @@ func (m *machine) reap(t *rapid.T) {
 	}
 }
 
-func (m *machine) generation(t *rapid.T) {
-	shard, g, first := rapid.IntRange(0, twinShards-1).Draw(t, "shard"), wire.Generation{rapid.ByteRange(1, 3).Draw(t, "generation")}, rapid.Uint64Range(0, 60).Draw(t, "first")
-	m.table.SetGeneration(shard, g, first)
-	if m.twin.gens[shard] == g {
+// twinLines are the lineages that a shard may have: one history with its branches, and one that has nothing in common with it.
+var twinLines = []wire.Lineage{
+	{{Generation: wire.Generation{1}}},
+	{{Generation: wire.Generation{1}}, {Generation: wire.Generation{2}, First: 20}},
+	{{Generation: wire.Generation{1}}, {Generation: wire.Generation{2}, First: 20}, {Generation: wire.Generation{3}, First: 40}},
+	{{Generation: wire.Generation{1}}, {Generation: wire.Generation{4}, First: 30}},
+	{{Generation: wire.Generation{1}}, {Generation: wire.Generation{2}, First: 20}, {Generation: wire.Generation{5}, First: 20}},
+	{{Generation: wire.Generation{9}}},
+}
+
+func (w *twin) gen(shard int) wire.Generation {
+	return w.lines[shard][len(w.lines[shard])-1].Generation
+}
+
+// twinFork is the newest generation of the one lineage, at or before g, that the other one has, and where the two part.
+func twinFork(from, to wire.Lineage, g wire.Generation) (wire.Generation, uint64, bool) {
+	const far = 1 << 40
+	end := func(l wire.Lineage, g wire.Generation) uint64 {
+		for i := range l {
+			if l[i].Generation == g && i+1 < len(l) {
+				return l[i+1].First
+			}
+		}
+		return far
+	}
+	best, at, seen, any := wire.Generation{}, uint64(far), false, false
+	for _, e := range from {
+		if !seen && to.Has(e.Generation) {
+			best, at, any = e.Generation, end(to, e.Generation), true
+			if e.Generation != g {
+				at = min(at, end(from, e.Generation))
+			}
+		}
+		seen = seen || e.Generation == g
+	}
+	return best, at, any && seen
+}
+
+func (m *machine) lineage(t *rapid.T) {
+	shard, l := rapid.IntRange(0, twinShards-1).Draw(t, "shard"), rapid.SampledFrom(twinLines).Draw(t, "lineage")
+	m.becomes(t, shard, l)
+}
+
+func (m *machine) becomes(t *rapid.T, shard int, l wire.Lineage) {
+	gone := m.table.SetLineage(shard, l)
+	before := m.twin.lines[shard]
+	m.twin.lines[shard] = l
+	if before.Equal(l) {
 		return
 	}
-	m.twin.gens[shard] = g
+	lost := 0
 	for _, s := range m.twin.slots {
-		if s.shard == shard && s.gen != g {
-			s.first, s.known = min(s.need(), first), nil
+		if s.shard != shard || s.gen == m.twin.gen(shard) {
+			continue
 		}
+		s.first, s.known = s.need(), nil
+		from := before
+		if l.Has(s.hist) {
+			from = wire.Lineage{{Generation: s.hist}}
+		}
+		hist, at, ok := twinFork(from, l, s.hist)
+		if ok {
+			s.hist, s.first = hist, min(s.first, at)
+		}
+		if s.session == 0 && ok {
+			s.gen = hist
+		} else if s.session == 0 {
+			s.hist, lost = wire.Generation{}, lost+1
+		}
+	}
+	m.twin.remove(func(s *twinSlot) bool { return s.shard == shard && s.hist.IsZero() })
+	if len(gone) != lost {
+		t.Fatalf("%d slots are gone, the twin says %d", len(gone), lost)
 	}
 }
 
@@ -267,23 +339,23 @@ func (m *machine) drop(t *rapid.T) {
 }
 
 // restart is a restart of the primary: what was exported comes back detached.
-func (m *machine) restart(*rapid.T) {
+func (m *machine) restart(t *rapid.T) {
 	records := m.table.Export()
 	last := m.table.last
 	m.table = New(twinShards, Limits{Live: twinLive, Slots: twinSlots})
 	m.table.last = last
 	m.table.Import(records, m.now)
-	for i, g := range m.twin.gens {
-		m.table.SetGeneration(i, g, 0)
-	}
 	m.twin.remove(func(s *twinSlot) bool { return s.syncing && s.snapshot.IsZero() })
 	for _, s := range m.twin.slots {
 		s.session, s.since, s.nonce = 0, m.now, wire.ID{}
-		if s.gen != m.twin.gens[s.shard] {
-			s.first, s.known = 0, nil
-		} else {
-			s.first = s.need() // what a record says instead of where the session began
+		s.first = s.need() // what a record says instead of where the session began
+		if s.gen != s.hist {
+			s.gen, s.known = s.hist, nil
 		}
+	}
+	for i, l := range m.twin.lines {
+		m.twin.lines[i] = nil
+		m.becomes(t, i, l)
 	}
 }
 
@@ -325,7 +397,7 @@ func (w *twin) count(offsets []uint64, level Level) (n int) {
 		ok := true
 		for shard, o := range want {
 			s := w.find(twinID(r), shard)
-			ok = ok && s != nil && s.session != 0 && !s.syncing && s.settles == 0 && s.known != nil && s.gen == w.gens[shard] &&
+			ok = ok && s != nil && s.session != 0 && !s.syncing && s.settles == 0 && s.known != nil && s.gen == w.gen(shard) &&
 				((level == Applied && s.known.Applied >= o) || (level == Durable && s.known.Durable >= o))
 		}
 		if ok {
@@ -339,14 +411,13 @@ func (w *twin) count(offsets []uint64, level Level) (n int) {
 // through the table and its twin (pitfalls 11, 12, 35, 37).
 func TestTableAgainstTwin(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &machine{table: New(twinShards, Limits{Live: twinLive, Slots: twinSlots}), twin: twin{gens: make([]wire.Generation, twinShards)}}
-		for i := range m.twin.gens {
-			m.twin.gens[i] = wire.Generation{1}
-			m.table.SetGeneration(i, wire.Generation{1}, 0)
+		m := &machine{table: New(twinShards, Limits{Live: twinLive, Slots: twinSlots}), twin: twin{lines: make([]wire.Lineage, twinShards)}}
+		for i := range m.twin.lines {
+			m.becomes(t, i, twinLines[0])
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"attach": m.attach, "sync": m.sync, "settles": m.settles, "sent": m.sent, "ack": m.ack, "detach": m.detach, "reap": m.reap,
-			"generation": m.generation, "drop": m.drop, "restart": m.restart,
+			"lineage": m.lineage, "drop": m.drop, "restart": m.restart,
 			"wait": func(t *rapid.T) { m.now += time.Duration(rapid.IntRange(1, 5).Draw(t, "by")) },
 			"":     m.check,
 		})

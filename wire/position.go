@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -163,6 +164,21 @@ func (l Lineage) Has(g Generation) bool {
 		}
 	}
 	return false
+}
+
+// End is where a generation of the lineage ends: where the next one begins, or, for the newest, the largest offset. It is 0
+// for one that is not on it.
+func (l Lineage) End(g Generation) uint64 {
+	for i, e := range l {
+		switch {
+		case e.Generation != g:
+		case i+1 < len(l):
+			return l[i+1].First
+		default:
+			return math.MaxUint64
+		}
+	}
+	return 0
 }
 
 // Until returns the lineage of somebody who has reached offset and no more: epochs that begin after it are left out.
