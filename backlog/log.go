@@ -151,6 +151,13 @@ func (l *Log) SetLimits(keep, disk int64) error {
 	return nil
 }
 
+// Limits are Keep and Disk as they are now.
+func (l *Log) Limits() (keep, disk int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.keep, l.mu.disk
+}
+
 // Publish lets readers see everything before next, which must have been appended. It never goes back.
 func (l *Log) Publish(next uint64) {
 	l.mu.Lock()

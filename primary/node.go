@@ -92,7 +92,7 @@ func (n *Node) Shards() []*shard.Shard { return n.n.Shards() }
 func (n *Node) Status() status.Node { return n.n.Status() }
 
 // SetReconnectWindow changes how long a replica that went away keeps its slot.
-func (n *Node) SetReconnectWindow(d time.Duration) { n.n.Server().SetReconnectWindow(d) }
+func (n *Node) SetReconnectWindow(d time.Duration) { n.n.SetReconnectWindow(d) }
 
 // SetBacklogLimits changes how much log each shard keeps on disk, in bytes.
 func (n *Node) SetBacklogLimits(keep, disk int64) error { return n.n.SetBacklogLimits(keep, disk) }

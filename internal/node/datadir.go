@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -46,6 +47,18 @@ func (d *dataDir) prepare(n int) *store.Engines {
 
 // Shards is part of [DataSets].
 func (d *dataDir) Shards() []*shard.Shard { return d.store.Shards() }
+
+// all are the open shards of every data set.
+func (d *dataDir) all() []*shard.Shard {
+	d.mu.Lock()
+	next := d.mu.next
+	d.mu.Unlock()
+	shards := slices.Clone(d.store.Shards())
+	if next != nil {
+		shards = append(shards, next.Shards()...)
+	}
+	return shards
+}
 
 // NewDataset is part of [DataSets].
 func (d *dataDir) NewDataset(n int) ([]*shard.Shard, error) {

@@ -15,6 +15,7 @@ const serveAgain = 5 * time.Second
 // shard has data, and otherwise as soon as that is so: a data set of which one shard is filled and another is not is none
 // (pitfall 20).
 func (n *Node) setShards(shards []*shard.Shard) {
+	n.settleShards(shards)
 	n.mu.Lock()
 	n.mu.shards, n.mu.shown = shards, false
 	n.mu.Unlock()

@@ -50,7 +50,9 @@ type Node struct {
 		unserved error          // why a data set is not served to replicas
 		closed   bool
 
-		keep, disk int64            // the backlog's limits
+		keep, disk int64 // the backlog's limits
+		fsync      shard.Fsync
+		window     *time.Duration   // the reconnect window, if it was changed
 		running    *failover        // nil while no handover runs
 		failover   *status.Failover // the last or running one, nil before the first
 		stale      keyspace.Stale
@@ -71,7 +73,7 @@ func Open(o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	n := &Node{opts: o, started: time.Now(), quit: make(chan struct{}), roleMu: newRoleLock()}
-	n.mu.keep, n.mu.disk, n.mu.base = o.BacklogKeep, o.BacklogDisk, o.ReplicationPortBase
+	n.mu.keep, n.mu.disk, n.mu.fsync, n.mu.base = o.BacklogKeep, o.BacklogDisk, shard.Fsync(o.Fsync), o.ReplicationPortBase
 	n.mu.past = map[int]counts{}
 	defer func() {
 		if err != nil {
@@ -208,26 +210,6 @@ func (n *Node) Path() []wire.ID {
 		parents = f.Path()
 	}
 	return append(append(make([]wire.ID, 0, len(parents)+1), parents...), n.ID())
-}
-
-// BacklogLimits are Options.BacklogKeep and Options.BacklogDisk, or what SetBacklogLimits made of them.
-func (n *Node) BacklogLimits() (keep, disk int64) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.mu.keep, n.mu.disk
-}
-
-// SetBacklogLimits changes how much log each shard keeps on disk, in bytes.
-func (n *Node) SetBacklogLimits(keep, disk int64) error {
-	for _, s := range n.Shards() {
-		if err := s.Log().SetLimits(keep, disk); err != nil {
-			return err
-		}
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.mu.keep, n.mu.disk = keep, disk
-	return nil
 }
 
 // WaitCaughtUp returns once every shard has applied, and readers see, everything that the primary had when the call was

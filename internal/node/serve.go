@@ -35,6 +35,7 @@ func (n *Node) serveShards(shards []*shard.Shard) error {
 		return errors.Join(err, closeAll(listeners))
 	}
 	n.server.Store(&serving{server, shards})
+	n.applyWindow()
 	for _, s := range shards {
 		s.SetOnChange(n.changed)
 	}

@@ -76,7 +76,7 @@ func (n *Node) Status() status.Node {
 			s = shardStatus(shards[i])
 		}
 		if i < len(shards) {
-			_, s.Log.Keep, s.Log.Disk = n.limits()
+			s.Log.Keep, s.Log.Disk = shards[i].Log().Limits()
 			s.Log.MemoryLimit, s.Log.SyncPolicy = n.opts.BacklogMemory, string(shards[i].Fsync())
 		}
 		var total counts

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/understudy-kv/understudy/internal/shard"
 	"github.com/understudy-kv/understudy/internal/status"
 )
 
@@ -54,6 +55,9 @@ type Backend interface {
 	// DropSlot forgets what the node remembers of a replica, on every shard, and reports on how many it did. It is
 	// an error if there is no such slot, or if the replica is attached.
 	DropSlot(replica string) (int, error)
+	// Fsync is the policy by which the shards' logs are synced, those of later data sets too; SetFsync changes it.
+	Fsync() shard.Fsync
+	SetFsync(shard.Fsync) error
 	// Params are the parameters of the node for CONFIG GET and CONFIG SET, beside those of the connections.
 	Params() []Param
 }

@@ -33,7 +33,9 @@ func (c *config) params() []Param {
 func fixed(name, value string) Param { return Param{Name: name, Get: func() string { return value }} }
 
 func (s *Server) ownParams() []Param {
-	fsync := func(name string) Param { return Param{Name: name, Get: s.fsync, Set: s.setFsync} }
+	fsync := func(name string) Param {
+		return Param{Name: name, Get: func() string { return string(s.backend.Fsync()) }, Set: s.setFsync}
+	}
 	return append(s.gateParams(), []Param{
 		{Name: "maxclients", Get: func() string { return strconv.FormatInt(s.maxClients.Load(), 10) }, Set: func(v string) error {
 			n, err := intParam(v, 1, 1<<31-1)
@@ -92,24 +94,12 @@ func (s *Server) setTimeout(d time.Duration) {
 	})
 }
 
-func (s *Server) fsync() string {
-	for _, sh := range s.ks.Shards() {
-		return string(sh.Fsync())
-	}
-	return string(shard.FsyncEverySec)
-}
-
 func (s *Server) setFsync(v string) error {
 	p, err := shard.ParseFsync(strings.ToLower(v))
 	if err != nil {
 		return fmt.Errorf("argument(s) must be one of the following: everysec, always, no")
 	}
-	for _, sh := range s.ks.Shards() {
-		if err := sh.SetFsync(p); err != nil {
-			return fmt.Errorf("shard %d: %w", sh.ID(), err)
-		}
-	}
-	return nil
+	return s.backend.SetFsync(p)
 }
 
 // configVerb is CONFIG.

@@ -39,6 +39,7 @@ type fakeBackend struct {
 	fresh    int           // what FreshReplicas counts
 	maxLag   time.Duration // what it was asked for
 	lag      float64
+	fsync    shard.Fsync
 }
 
 func newFakeBackend() *fakeBackend {
@@ -483,17 +484,5 @@ func TestStopWithConnections(t *testing.T) {
 	}
 	if took := time.Since(begun); took > 3*time.Second {
 		t.Errorf("took %v", took)
-	}
-}
-
-func TestShardOptionsOfConfig(t *testing.T) {
-	r := start(t, 2, nil)
-	if got := r.raw(t, "CONFIG SET appendfsync always\r\nSET a 1\r\nCONFIG GET fsync reconnect*"); got != "+OK|+OK|*4|$5|fsync|$6|always|$16|reconnect-window|$2|60|" {
-		t.Errorf("got %s", got)
-	}
-	for _, s := range r.ks.Shards() {
-		if s.Fsync() != shard.FsyncAlways {
-			t.Errorf("shard %d has %s", s.ID(), s.Fsync())
-		}
 	}
 }

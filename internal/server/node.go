@@ -207,8 +207,8 @@ func (b *backend) Params() []Param {
 		b.backlogParam("backlog-keep", func(keep, _ *int64) *int64 { return keep }),
 		b.backlogParam("backlog-disk", func(_, disk *int64) *int64 { return disk }),
 		{Name: "reconnect-window", Get: func() string {
-			if s := b.Server(); s != nil {
-				return s.ReconnectWindow().String()
+			if d, known := b.ReconnectWindow(); known {
+				return d.String()
 			}
 			return b.o.ReconnectWindow.String()
 		}, Set: func(v string) error {
@@ -216,11 +216,7 @@ func (b *backend) Params() []Param {
 			if err != nil || d < 0 {
 				return errors.New("argument must be a duration, such as 60s")
 			}
-			s := b.Server()
-			if s == nil {
-				return errors.New("this node serves no replicas yet: set it when it has data")
-			}
-			s.SetReconnectWindow(d)
+			b.SetReconnectWindow(d)
 			return nil
 		}},
 	}

@@ -98,7 +98,7 @@ func (s *Shard) Trim() error {
 // recoveryLimit is how much log recovery may have to replay before a flush is asked for: half of what is kept anyway,
 // so that recovery does not hold segments of its own.
 func (s *Shard) recoveryLimit() int64 {
-	keep := s.opts.BacklogKeep
+	keep, _ := s.backlogLimits()
 	if keep == 0 {
 		keep = backlog.DefaultKeep
 	}

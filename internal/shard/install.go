@@ -156,6 +156,11 @@ func (s *Shard) switchTo(n *successor) {
 	s.group.StateMachine = n.machine
 	s.lineage.Store(&n.lineage)
 	s.log.Store(n.log)
+	if l := s.limits.Load(); l != nil { // changed since the log was begun
+		if err := n.log.SetLimits(l.keep, l.disk); err != nil {
+			s.opts.Logger.Error("the new log has other limits than were asked for", "shard", s.opts.Shard, "error", err)
+		}
+	}
 	n.log.Publish(n.at.Offset)
 	s.applied.Store(n.at.Offset)
 	s.commit.Store(0)

@@ -290,8 +290,9 @@ func (s *Shard) path(name string) string { return s.opts.FS.PathJoin(s.opts.Dir,
 
 func (s *Shard) backlogOptions(name string, power bool) backlog.Options {
 	o := s.opts
+	keep, disk := s.backlogLimits()
 	return backlog.Options{
-		FS: o.FS, Dir: s.path(name), Memory: o.BacklogMemory, Keep: o.BacklogKeep, Disk: o.BacklogDisk,
+		FS: o.FS, Dir: s.path(name), Memory: o.BacklogMemory, Keep: keep, Disk: disk,
 		SegmentBytes: o.SegmentBytes, Shard: uint32(o.Shard), PowerLost: power, Logger: o.Logger,
 		Generation: func(offset uint64) wire.Generation { return s.Lineage().At(offset).Generation },
 	}

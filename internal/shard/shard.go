@@ -46,6 +46,7 @@ type Shard struct {
 	commit    atomic.Int64                  // commit time of the last applied frame, microseconds
 	fault     atomic.Pointer[fault]
 	policy    atomic.Pointer[Fsync]
+	limits    atomic.Pointer[limits] // of the backlog on disk, if they were changed
 	tick      atomic.Pointer[func(*Group)]
 	observe   atomic.Pointer[func(wire.Batch)]
 	retention atomic.Pointer[func() (uint64, bool)]
@@ -194,6 +195,27 @@ func (s *Shard) SetFsync(p Fsync) error {
 		return s.Log().Sync()
 	}
 	return nil
+}
+
+// limits are those of a backlog on disk, in bytes.
+type limits struct{ keep, disk int64 }
+
+// SetBacklogLimits changes Options.BacklogKeep and BacklogDisk, for this log and those that a snapshot or a rewind puts in
+// its place.
+func (s *Shard) SetBacklogLimits(keep, disk int64) error {
+	if err := s.Log().SetLimits(keep, disk); err != nil {
+		return err
+	}
+	s.limits.Store(&limits{keep, disk})
+	return s.Log().SetLimits(keep, disk) // another one may have come into its place before they were stored
+}
+
+// backlogLimits are Options.BacklogKeep and BacklogDisk, or what they were changed to.
+func (s *Shard) backlogLimits() (keep, disk int64) {
+	if l := s.limits.Load(); l != nil {
+		return l.keep, l.disk
+	}
+	return s.opts.BacklogKeep, s.opts.BacklogDisk
 }
 
 // updateManifest changes the manifest on disk and then in memory.

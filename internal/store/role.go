@@ -1,6 +1,10 @@
 package store
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/understudy-kv/understudy/internal/shard"
+)
 
 // recordRole settles what the node is when its directory is opened. A directory that has a role keeps it, whatever
 // program opens it. A replica goes on following what it was told to follow last: by SetRole, or by Options.Primary when
@@ -45,6 +49,13 @@ func (s *Store) Role() (Role, string) {
 // are made later are opened as that role needs them; the open shards are the caller's to change.
 func (s *Store) SetRole(r Role, primary string) error {
 	return s.changeNode(func(n *node) { n.Role, n.Primary, n.Handover = r, primary, nil })
+}
+
+// SetShardOptions changes what shards that are made or opened later get; the open shards are the caller's to change.
+func (s *Store) SetShardOptions(change func(*shard.Options)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.opts.Shard)
 }
 
 func (s *Store) changeNode(change func(*node)) error {
