@@ -76,6 +76,11 @@ func printTranscript(out output, r sim.Result) {
 
 // failed shrinks a failing schedule and prints what is left, and how to repeat it.
 func (c *simulateCommand) failed(out output, sc sim.Scenario, r sim.Result) int {
+	if r.Goroutines != "" {
+		printTranscript(out, r)
+		fmt.Fprintln(out.stderr, r.Goroutines)
+		return out.complain("%s: %v\nIts goroutines are above.", sc, r.Violation)
+	}
 	fmt.Fprintf(out.stderr, "%s: %v; looking for the least schedule that shows it\n", sc, r.Violation)
 	repeat := fmt.Sprintf("%s simulate --seed %d --steps %d", name, sc.Seed, c.Steps)
 	if c.Nodes > 0 {

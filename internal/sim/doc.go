@@ -23,7 +23,7 @@
 //  3. A session resumes exactly where the two histories agree, rewinds exactly to where they part, and syncs in full only for
 //     a reason that is true. No generation begins but by a promotion, a loss of power, or in a new directory.
 //  4. No call hangs: starts, stops, promotions, retargets and commands return within their limits. No node refuses to
-//     start after any crash.
+//     start after any crash. The run ends.
 //  5. No primary without data wipes a shard that has some.
 //  6. An ack claims received >= applied >= durable, and no more than what the replica has at that moment.
 //  7. The backlog's memory, its files once they are trimmed, and inboxes stay within their limits.

@@ -15,6 +15,7 @@ type Result struct {
 	Violation  *Violation // nil if every invariant held
 	Transcript []string
 	Simulated  time.Duration
+	Goroutines string // what each was at in a run that did not end; "" for all others
 }
 
 // Hash is of the transcript: equal hashes mean that the runs did the same at the same instants.
@@ -28,14 +29,10 @@ func (r Result) Hash() uint64 {
 }
 
 // Run runs a scenario. It may be called by several goroutines at a time. A nil logger is silent; what the nodes log is no
-// part of the transcript.
-func Run(sc Scenario, log hclog.Logger) (r Result) {
-	bubble(func() {
-		w := newWorld(sc, log)
-		w.drive()
-		r = Result{Violation: w.violation(), Transcript: w.mu.lines, Simulated: time.Since(w.start)}
-	})
-	return r
+// part of the transcript. A run that does not end breaks invariant 4: its goroutines are told, stay, and may keep a
+// processor busy, so the process should not go on for long.
+func Run(sc Scenario, log hclog.Logger) Result {
+	return watch(sc, log, limitsOf(sc), (*world).drive)
 }
 
 // drive runs the schedule, has the system come to rest, and ends it.

@@ -66,7 +66,7 @@ func ParseReduction(text string, s Scenario) (Reduction, error) {
 }
 
 // Shrink looks for the least of a scenario that still breaks the same invariant, in at most the given number of runs, and
-// returns it with its run.
+// returns it with its run. It ends with the first run that does not end.
 func Shrink(s Scenario, runs int) (Reduction, Result) {
 	return shrink(s, runs, func(sc Scenario) Result { return Run(sc, nil) })
 }
@@ -74,7 +74,7 @@ func Shrink(s Scenario, runs int) (Reduction, Result) {
 func shrink(s Scenario, runs int, run func(Scenario) Result) (Reduction, Result) {
 	best := s.Whole()
 	last := run(s)
-	if last.Violation == nil {
+	if last.Violation == nil || last.Goroutines != "" {
 		return best, last
 	}
 	broken := last.Violation.Invariant
@@ -84,6 +84,9 @@ func shrink(s Scenario, runs int, run func(Scenario) Result) (Reduction, Result)
 		}
 		runs--
 		result := run(s.Reduce(r))
+		if result.Goroutines != "" {
+			runs = 0 // what it left behind would be in the way of others
+		}
 		if result.Violation == nil || result.Violation.Invariant != broken {
 			return false
 		}

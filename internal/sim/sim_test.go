@@ -20,29 +20,38 @@ var (
 	count = flag.Int("seeds", 0, "how many seeds; default 300, and 10,000 with -long")
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestRunThatDoesNotEnd leaves a goroutine behind that nothing can wake, and the bubble that waits for it.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/understudy-kv/understudy/internal/sim.waitsForEver"),
+		goleak.IgnoreTopFunction("testing/synctest.testingSynctestTest"))
+}
 
 // report is what a failing run tells: what broke, how to see it again, and the least transcript that shows it.
-func report(sc Scenario, v *Violation) string {
+func report(sc Scenario, failed Result) string {
+	v := failed.Violation
+	if failed.Goroutines != "" {
+		return fmt.Sprintf("%v\n%s\nreplctl simulate --seed %d\n%s\n\n%s", v, sc, sc.Seed, strings.Join(failed.Transcript, "\n"), failed.Goroutines)
+	}
 	small, r := Shrink(sc, 60)
 	if r.Violation == nil {
-		return fmt.Sprintf("%v\n%s\nnot seen again in a second run", v, sc)
+		return fmt.Sprintf("%v\n%s\nnot seen again in a second run; the first one:\n%s", v, sc, strings.Join(failed.Transcript, "\n"))
 	}
 	return fmt.Sprintf("%v\n%s\nreplctl simulate --seed %d --reduce %s\n%s", v, sc, sc.Seed, small, strings.Join(r.Transcript, "\n"))
 }
 
 // seeds runs n seeds on all processors and returns the first failing one, in order, with what it broke, or 0. With stop it
-// begins none behind the first failure.
+// begins none behind the first failure, and never one behind a run that does not end.
 func seeds(t *testing.T, from uint64, n int, stop bool) (failed uint64, why *Violation, ran int64) {
 	var workers sync.WaitGroup
 	var next atomic.Uint64
 	var mu sync.Mutex
+	stuck := false
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			for {
 				k := next.Add(1) - 1
 				mu.Lock()
-				done := k >= uint64(n) || stop && failed != 0
+				done := k >= uint64(n) || stop && failed != 0 || stuck
 				mu.Unlock()
 				if done {
 					return
@@ -51,12 +60,13 @@ func seeds(t *testing.T, from uint64, n int, stop bool) (failed uint64, why *Vio
 				r := Run(sc, nil)
 				mu.Lock()
 				ran++
+				stuck = stuck || r.Goroutines != ""
 				if r.Violation != nil && (failed == 0 || from+k < failed) {
 					failed, why = from+k, r.Violation
 				}
 				mu.Unlock()
 				if r.Violation != nil && !stop {
-					t.Errorf("seed %d: %s", from+k, report(sc, r.Violation))
+					t.Errorf("seed %d: %s", from+k, report(sc, r))
 				}
 			}
 		})
