@@ -82,8 +82,12 @@ func digest(ctx context.Context, fs vfs.FS, path string) (size uint64, sum [16]b
 		return 0, sum, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, sum, err
+	}
 	h := xxh3.New()
-	buf := make([]byte, 1<<20)
+	buf := make([]byte, min(info.Size()+1, 1<<20)) // most files of a small shard are far smaller
 	for {
 		if err := ctx.Err(); err != nil {
 			return 0, sum, err

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,6 +43,7 @@ func report(sc Scenario, failed Result) string {
 // seeds runs n seeds on all processors and returns the first failing one, in order, with what it broke, or 0. With stop it
 // begins none behind the first failure, and never one behind a run that does not end.
 func seeds(t *testing.T, from uint64, n int, stop bool) (failed uint64, why *Violation, ran int64) {
+	defer debug.SetGCPercent(debug.SetGCPercent(800)) // of a few MiB
 	var workers sync.WaitGroup
 	var next atomic.Uint64
 	var mu sync.Mutex
