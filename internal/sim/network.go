@@ -161,18 +161,21 @@ func (n *network) dial(ctx context.Context, from *incarnation, to string) (net.C
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	n.mu.Lock()
-	l := n.listeners[to]
-	n.mu.Unlock()
-	switch {
-	case there.blocked() || back.blocked() || from.world.hosts[target].dark.Load():
-		select {
-		case <-time.After(3 * time.Second):
+	// Nobody answers: it is asked again, and after the fifth time, half a minute later, given up.
+	for again := time.Second; there.blocked() || back.blocked() || from.world.hosts[target].dark.Load(); again *= 2 {
+		if again > 16*time.Second {
 			return nil, errTimeout
+		}
+		select {
+		case <-time.After(time.Until(n.instant(time.Now().Add(again)))):
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-	case l == nil || l.owner.dead.Load() || from.dead.Load():
+	}
+	n.mu.Lock()
+	l := n.listeners[to]
+	n.mu.Unlock()
+	if l == nil || l.owner.dead.Load() || from.dead.Load() {
 		return nil, syscall.ECONNREFUSED
 	}
 	forth, reply := newPipe(there, rng), newPipe(back, rand.New(rand.NewPCG(n.seed+1, nth)))

@@ -109,41 +109,44 @@ func TestPitfallsAreFound(t *testing.T) {
 	if !*long {
 		t.Skip("it builds the simulator a dozen times: run it with -long")
 	}
-	found := regexp.MustCompile(`found at seed (\d+), after (\d+) seeds: (invariant \d+.*)`)
 	for _, p := range patches(t) {
-		b, err := p.apply(root)
-		if err != nil {
-			t.Error(err)
-			continue
-		}
-		dir := t.TempDir()
-		patched, overlay, program := filepath.Join(dir, "patched.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "sim.test")
-		original, err := filepath.Abs(filepath.Join(root, p.file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		replace, err := json.Marshal(map[string]map[string]string{"Replace": {original: patched}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for path, content := range map[string][]byte{patched: b, overlay: replace} {
-			if err := os.WriteFile(path, content, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-o", program, ".").CombinedOutput(); err != nil {
-			t.Errorf("%s does not compile: %v\n%s", p.name, err, out)
-			continue
-		}
-		// It fails, so its exit status says nothing: what it prints does.
-		out, _ := exec.CommandContext(t.Context(), program, "-test.run", "^TestUntilFound$", "-test.v", "-until", fmt.Sprint(pitfallSeeds)).CombinedOutput()
-		m := found.FindSubmatch(out)
-		if m == nil {
-			t.Errorf("%s was not found in %d seeds:\n%s", p.name, pitfallSeeds, out[max(0, len(out)-2000):])
-			continue
-		}
-		t.Logf("%s: %s seeds, seed %s, %.160s", p.name, m[2], m[1], m[3])
+		t.Run(p.name, p.find)
 	}
+}
+
+var found = regexp.MustCompile(`found at seed (\d+), after (\d+) seeds: (invariant \d+.*)`)
+
+// find builds the simulator with the patch, and runs it until it finds something.
+func (p patch) find(t *testing.T) {
+	b, err := p.apply(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	patched, overlay, program := filepath.Join(dir, "patched.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "sim.test")
+	original, err := filepath.Abs(filepath.Join(root, p.file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {original: patched}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, content := range map[string][]byte{patched: b, overlay: replace} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("it does not compile: %v\n%s", err, out)
+	}
+	// It fails, so its exit status says nothing: what it prints does.
+	out, _ := exec.CommandContext(t.Context(), program, "-test.run", "^TestUntilFound$", "-test.v", "-until", fmt.Sprint(pitfallSeeds)).CombinedOutput()
+	m := found.FindSubmatch(out)
+	if m == nil {
+		t.Fatalf("nothing was found in %d seeds:\n%s", pitfallSeeds, out[max(0, len(out)-2000):])
+	}
+	t.Logf("%s seeds, seed %s, %.160s", m[2], m[1], m[3])
 }
 
 // TestUntilFound is what TestPitfallsAreFound runs in a patched build.

@@ -14,7 +14,7 @@ import (
 
 // Limits of calls, in simulated time.
 const (
-	promoteLimit = 10 * time.Second
+	promoteLimit = 3 * time.Second // it waits for nobody
 	followLimit  = 20 * time.Second
 	// A handover whose target has been asked goes on until it is answered, or an operator says ABORT.
 	handoverLimit = time.Hour

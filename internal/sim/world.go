@@ -69,6 +69,7 @@ type task struct {
 	name  string
 	began time.Time
 	limit time.Duration
+	ended time.Time // valid behind done
 	done  chan struct{}
 }
 
@@ -131,6 +132,7 @@ func (w *world) spawn(name string, moment, limit time.Duration, f func()) {
 	go func() {
 		defer close(t.done)
 		f()
+		t.ended = time.Now()
 	}()
 	select {
 	case <-t.done:
@@ -141,15 +143,16 @@ func (w *world) spawn(name string, moment, limit time.Duration, f func()) {
 // overdue forgets calls that have ended, and reports those that should have.
 func (w *world) overdue() {
 	w.tasks = slices.DeleteFunc(w.tasks, func(t *task) bool {
+		now, ended := time.Now(), false
 		select {
 		case <-t.done:
-			return true
+			now, ended = t.ended, true
 		default:
 		}
-		if time.Since(t.began) > t.limit {
+		if now.Sub(t.began) > t.limit {
 			w.fail(4, "%s has not returned after %s", t.name, t.limit)
 		}
-		return false
+		return ended
 	})
 }
 
