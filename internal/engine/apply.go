@@ -33,6 +33,7 @@ func (e *Engine) Apply(b wire.Batch) error {
 	}
 	e.write.Lock()
 	defer e.write.Unlock()
+	e.reclaimLocked(e.layers.Load().active)
 	e.putLocked(b, hashes)
 	e.at.Lock()
 	e.at.Position = b.At
@@ -115,7 +116,7 @@ func (e *Engine) putLocked(b wire.Batch, hashes []uint32) {
 			case wire.OpDeleteRange:
 				s := span{bytes.Clone(op.Key), bytes.Clone(op.Value)}
 				hides := []span{s}
-				if len(m.data.refs)+len(m.expiry.refs) == 0 {
+				if m.bare() {
 					hides = append(hides, m.hides...)
 				} else {
 					parts = append([]frozen{{m, b.At}}, parts...)

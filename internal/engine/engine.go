@@ -51,6 +51,8 @@ type Engine struct {
 		n       int
 		closing bool
 		views   map[*View]struct{}
+		epoch   uint   // see reclaimLocked
+		readers [2]int // of n, those that are readers, by the epoch they began in
 	}
 	closing atomic.Bool
 }
@@ -180,6 +182,27 @@ func (e *Engine) enter() error {
 func (e *Engine) exit() {
 	e.use.Lock()
 	defer e.use.Unlock()
+	if e.use.n--; e.use.n == 0 {
+		e.use.idle.Broadcast()
+	}
+}
+
+// enterReader is enter for a Reader. It returns the epoch, for exitReader.
+func (e *Engine) enterReader() (epoch uint, err error) {
+	e.use.Lock()
+	defer e.use.Unlock()
+	if e.use.closing {
+		return 0, ErrClosed
+	}
+	e.use.n++
+	e.use.readers[e.use.epoch&1]++
+	return e.use.epoch, nil
+}
+
+func (e *Engine) exitReader(epoch uint) {
+	e.use.Lock()
+	defer e.use.Unlock()
+	e.use.readers[epoch&1]--
 	if e.use.n--; e.use.n == 0 {
 		e.use.idle.Broadcast()
 	}

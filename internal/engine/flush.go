@@ -173,17 +173,6 @@ func (e *Engine) stage(fs []frozen) (paths []string, err error) {
 	return paths, err
 }
 
-// newestData is one run of the newest record of each data key.
-func (m *memtable) newestData() []uint32 {
-	refs := make([]uint32, 0, m.keys)
-	for _, r := range m.data.refs {
-		if !m.old(r) {
-			refs = append(refs, r)
-		}
-	}
-	return sortRefs(m, refs)
-}
-
 // union makes spans ascending and disjoint.
 func union(spans []span) []span {
 	spans = slices.Clone(spans)

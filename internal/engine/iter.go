@@ -45,12 +45,15 @@ func (c *capture) newIter(base *pebble.Iterator, from, to []byte) *iter {
 	it := &iter{base: base, from: from, to: to}
 	for depth, m := range c.layers.all {
 		it.hide(m, depth)
-		data, expiry, end := c.data, c.expiry, c.end // the active one's, which goes on growing
+		expiry, end := c.expiry, c.end // the active one's, which goes on growing
 		if depth > 0 {
-			data, expiry, end = m.data.refs, m.expiry.refs, noEnd
+			expiry, end = m.expiry.refs, noEnd
 		}
-		if len(data) > 0 && bytes.Compare(from, []byte{prefixIndex}) < 0 {
-			it.add(m, depth, end, m.data.sorted(m, data)...)
+		switch inData := bytes.Compare(from, []byte{prefixIndex}) < 0; {
+		case inData && depth > 0:
+			it.add(m, depth, end, m.newestData())
+		case inData && len(c.data) > 0:
+			it.add(m, depth, end, m.data.sorted(m, c.data)...)
 		}
 		if len(expiry) > 0 && bytes.Compare(to, []byte{prefixIndex}) > 0 {
 			it.add(m, depth, end, m.expiry.sorted(m, expiry)...)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -103,7 +104,7 @@ type capture struct {
 	at           wire.Position
 }
 
-// capture takes the present content. Its base must be closed.
+// capture takes the present content within the bounds, if there are some. Its base must be closed.
 //
 // Holding write keeps Apply and the flusher from changing the layers between the two halves. Pebble may already have what
 // the frozen memtables hold, or not: see layers.
@@ -115,6 +116,9 @@ func (e *Engine) capture(o *pebble.IterOptions) (capture, error) {
 		return capture{}, err
 	}
 	l := e.layers.Load()
+	if o == nil || bytes.Compare(o.LowerBound, []byte{prefixIndex}) < 0 {
+		l.active.track()
+	}
 	at, _ := e.Position()
 	return capture{
 		layers: l, end: l.active.end(), data: l.active.data.refs, expiry: l.active.expiry.refs,

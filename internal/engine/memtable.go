@@ -4,31 +4,39 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/maphash"
+	"sync"
 	"sync/atomic"
 )
 
-// memtable holds the newest of what was applied: each operation copied once, into chunks that only grow, and a hash index
-// over the keys. A put costs a copy and one place in the index, where a skiplist walks through some twenty places in
-// memory. Order is made when somebody asks for it (ordered.go).
+// memtable holds the newest of what was applied: each operation copied once, into chunks, and a hash index over the keys.
+// A put costs a copy and one place in the index, where a skiplist walks through some twenty places in memory. Order is made
+// when somebody asks for it (ordered.go).
 //
 // A record is, at a multiple of 8 bytes:
 //
-//	old:4 keylen:4 size:4 key value
+//	keylen:4 size:4 key value
 //
-// in the machine's order of bytes, since it never leaves the process. old is 1 once the same data key has a newer record;
-// size is the value's length, with the highest bit set for a deletion. A ref names a record: the chunk's number and, in
-// units of 8 bytes, the place in it; 0 is none. Refs grow in the order in which records are put, so that whoever remembers
-// where they ended sees the memtable of that moment, by passing over what came later.
+// in the machine's order of bytes, since it never leaves the process. size is the value's length, with the highest bit set
+// for a deletion. A ref names a record: the chunk's number and, in units of 8 bytes, the place in it; 0 is none.
+//
+// A memtable begins loose: the place of a data key's record that was overwritten is used again, by the next record of the
+// same size, once nobody can be reading it any more. So keys that are written over and over take no further memory, and
+// the memtable lives until it has enough of different keys, or until the log wants it flushed. A walk needs order, and
+// records that stay: the first one makes the memtable tracked, for the rest of its life. From there on refs grow in the
+// order in which records are put, so that whoever remembers where they ended sees the memtable of that moment, by passing
+// over what came later.
 //
 // Invariants:
 //
-//  1. A record is written before its ref is stored in the index or handed to anyone, and then nothing of it changes but
-//     old, which only who puts may look at, and who flushes once the memtable is frozen.
+//  1. A record is written before its ref is stored in the index or handed to anyone, and then nothing of it changes while
+//     anybody may look at it: in a loose memtable, while a get is under way that began before the record was overwritten;
+//     in a tracked one, ever.
 //  2. The index has the newest record of each data key, at or behind the place that its hash says, with no empty place
 //     between (open addressing, linear probing). The expiry index's keys are not in it: nobody looks a single one up.
-//  3. id and hides never change.
+//  3. id and hides never change. Of a frozen memtable nothing does.
 //
-// One goroutine at a time puts, with Engine.write held; get may be called beside it, from any goroutine.
+// One goroutine at a time puts, with Engine.write held; get may be called beside it, from any goroutine that is between
+// Reader.Begin and End, or has the shard's turn.
 type memtable struct {
 	id    uint64 // grows from one memtable to the next
 	hides []span // delete-ranges at its beginning: they hide what is older, and nothing of its own
@@ -39,7 +47,13 @@ type memtable struct {
 	keys   int   // in the index
 	bytes  int64 // of records, with their places in the index and their refs
 
+	tracked bool
+	reuse   reuse // while it is loose
+
 	data, expiry ordered
+
+	order  sync.Once
+	newest []uint32 // see newestData
 }
 
 // span is the range [from, to) of engine keys.
@@ -50,7 +64,7 @@ func (s span) has(key []byte) bool {
 }
 
 const (
-	recordHead = 12
+	recordHead = 8
 	deletedBit = 1 << 31
 	recordCost = 24 // beside the record itself: its place in an index that is half empty, and its ref
 	refUnit    = 8
@@ -87,8 +101,11 @@ func (m *memtable) end() uint32 {
 
 // empty reports whether it has no record and hides nothing.
 func (m *memtable) empty() bool {
-	return len(m.data.refs) == 0 && len(m.expiry.refs) == 0 && len(m.hides) == 0
+	return m.bare() && len(m.hides) == 0
 }
+
+// bare reports whether it has no record.
+func (m *memtable) bare() bool { return m.keys == 0 && len(m.expiry.refs) == 0 }
 
 // room returns the bytes for a record of n bytes, and its ref.
 func (m *memtable) room(n int) ([]byte, uint32) {
@@ -116,21 +133,21 @@ func (m *memtable) room(n int) ([]byte, uint32) {
 // put adds a record of the key, which is in the data or the expiry space. hash is hashKey(key); for an expiry key it does
 // not matter.
 func (m *memtable) put(hash uint32, key, value []byte, deleted bool) {
-	b, ref := m.room(recordHead + len(key) + len(value))
-	size := uint32(len(value))
-	if deleted {
-		size |= deletedBit
-	}
-	binary.NativeEndian.PutUint32(b, 0)
-	binary.NativeEndian.PutUint32(b[4:], uint32(len(key)))
-	binary.NativeEndian.PutUint32(b[8:], size)
-	copy(b[recordHead:], key)
-	copy(b[recordHead+len(key):], value)
 	if key[0] != prefixData {
+		b, ref := m.room(recordHead + len(key) + len(value))
+		writeRecord(b, key, value, deleted)
 		m.expiry.refs = append(m.expiry.refs, ref)
 		return
 	}
-	m.data.refs = append(m.data.refs, ref)
+	n := recordHead + len(key) + len(value)
+	b, ref := m.reuse.take(m, n)
+	if ref == 0 {
+		b, ref = m.room(n)
+	}
+	writeRecord(b, key, value, deleted)
+	if m.tracked {
+		m.data.refs = append(m.data.refs, ref)
+	}
 	index := *m.index.Load()
 	mask := uint32(len(index) - 1)
 	for p := hash & mask; ; p = (p + 1) & mask {
@@ -140,14 +157,53 @@ func (m *memtable) put(hash uint32, key, value []byte, deleted bool) {
 			break
 		}
 		if uint32(s>>32) == hash && bytes.Equal(m.key(uint32(s)), key) {
-			binary.NativeEndian.PutUint32(m.at(uint32(s)), 1)
 			atomic.StoreUint64(&index[p], uint64(hash)<<32|uint64(ref))
+			if !m.tracked {
+				m.reuse.give(m, uint32(s))
+			}
 			return
 		}
 	}
 	if m.keys++; 2*m.keys > len(index) {
 		m.grow()
 	}
+}
+
+func writeRecord(b, key, value []byte, deleted bool) {
+	size := uint32(len(value))
+	if deleted {
+		size |= deletedBit
+	}
+	binary.NativeEndian.PutUint32(b, uint32(len(key)))
+	binary.NativeEndian.PutUint32(b[4:], size)
+	copy(b[recordHead:], key)
+	copy(b[recordHead+len(key):], value)
+}
+
+// track makes it tracked: the refs of the records that it has now come first, in no order. Engine.write is held.
+func (m *memtable) track() {
+	if m.tracked {
+		return
+	}
+	m.tracked, m.reuse = true, reuse{}
+	m.data.refs = m.live()
+}
+
+// live is the newest record of each data key, in no order.
+func (m *memtable) live() []uint32 {
+	refs := make([]uint32, 0, m.keys)
+	for _, s := range *m.index.Load() {
+		if s != 0 {
+			refs = append(refs, uint32(s))
+		}
+	}
+	return refs
+}
+
+// newestData is one run of the newest record of each data key. The memtable is frozen. It is made once, for whoever asks.
+func (m *memtable) newestData() []uint32 {
+	m.order.Do(func() { m.newest = sortRefs(m, m.live()) })
+	return m.newest
 }
 
 // grow doubles the index. Readers that have the old one see what there was.
@@ -197,21 +253,18 @@ func (m *memtable) at(ref uint32) []byte {
 
 func (m *memtable) key(ref uint32) []byte {
 	b := m.at(ref)
-	n := binary.NativeEndian.Uint32(b[4:])
+	n := binary.NativeEndian.Uint32(b)
 	return b[recordHead : recordHead+n : recordHead+n]
 }
 
 // value is the record's value, and whether it is a deletion.
 func (m *memtable) value(ref uint32) (value []byte, deleted bool) {
 	b := m.at(ref)
-	from := recordHead + binary.NativeEndian.Uint32(b[4:])
-	size := binary.NativeEndian.Uint32(b[8:])
+	from := recordHead + binary.NativeEndian.Uint32(b)
+	size := binary.NativeEndian.Uint32(b[4:])
 	to := from + size&^deletedBit
 	return b[from:to:to], size&deletedBit != 0
 }
-
-// old reports whether the same data key has a newer record. The memtable is frozen.
-func (m *memtable) old(ref uint32) bool { return binary.NativeEndian.Uint32(m.at(ref)) != 0 }
 
 // hidesKey reports whether the key of an older memtable, or of Pebble, is hidden by this one's delete-ranges.
 func (m *memtable) hidesKey(key []byte) bool {

@@ -14,7 +14,9 @@ import (
 )
 
 // Records of all sizes, from none to more than a chunk, are found with their newest value while the index and the chunks
-// grow; each key has one record that is not old.
+// grow; each key has one that is the newest.
+//
+// Nobody reclaims here, so no place is used twice; TestReuse is about that.
 func TestMemtable(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	sizes := []int{0, 1, 7, 8, 9, 64, 1000, minChunk - recordHead, minChunk, maxChunk / 2, maxChunk - recordHead - 30, maxChunk, maxChunk + 1, 3*maxChunk + 5}
@@ -22,6 +24,12 @@ func TestMemtable(t *testing.T) {
 	want := map[string][]byte{}
 	last := uint32(0)
 	for i := range 30_000 {
+		if i == 10_000 {
+			m.track()
+			if len(m.data.refs) != m.keys {
+				t.Fatalf("%d refs, %d keys", len(m.data.refs), m.keys)
+			}
+		}
 		size := rng.IntN(100)
 		if i%500 == 0 {
 			size = sizes[i/500%len(sizes)]
@@ -34,7 +42,10 @@ func TestMemtable(t *testing.T) {
 			value = nil
 		}
 		m.put(hashKey(key), key, value, deleted)
-		ref := m.data.refs[len(m.data.refs)-1]
+		ref := m.get(hashKey(key), key)
+		if m.tracked && m.data.refs[len(m.data.refs)-1] != ref {
+			t.Fatalf("%d: ref %d is not the last one of those that are tracked", i, ref)
+		}
 		if ref <= last || ref < end || m.end() <= ref {
 			t.Fatalf("%d: ref %d behind %d, the end was %d and is %d", i, ref, last, end, m.end())
 		}
@@ -70,6 +81,7 @@ func TestMemtable(t *testing.T) {
 func TestOrdered(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newMemtable(1, nil, 0)
+		m.track()
 		for range rapid.IntRange(1, 30).Draw(t, "rounds") {
 			for range rapid.IntRange(1, 60).Draw(t, "puts") {
 				key := AppendDataKey(nil, fmt.Append(nil, rapid.IntRange(0, 40).Draw(t, "key")))

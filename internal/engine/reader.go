@@ -14,6 +14,7 @@ type Reader struct {
 	e      *Engine // between Begin and End
 	now    int64
 	err    error
+	epoch  uint      // that it counts in
 	key    []byte    // the engine key in the making
 	pinned io.Closer // holds the bytes of the last Get
 }
@@ -24,10 +25,11 @@ const keepKey = 4 << 10
 // Begin begins some reads of e, at the given time in milliseconds since 1970. The engine's Close waits for End, so that
 // must come soon. The error is [ErrClosed], and then there is nothing to end.
 func (r *Reader) Begin(e *Engine, nowMillis int64) error {
-	if err := e.enter(); err != nil {
+	epoch, err := e.enterReader()
+	if err != nil {
 		return err
 	}
-	r.e, r.now, r.err = e, nowMillis, nil
+	r.e, r.now, r.err, r.epoch = e, nowMillis, nil, epoch
 	return nil
 }
 
@@ -37,7 +39,7 @@ func (r *Reader) End() {
 	if cap(r.key) > keepKey {
 		r.key = nil
 	}
-	r.e.exit()
+	r.e.exitReader(r.epoch)
 	r.e = nil
 }
 
