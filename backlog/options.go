@@ -12,7 +12,7 @@ import (
 
 // Defaults and limits of [Options], in bytes.
 const (
-	DefaultMemory  = 64 << 20
+	DefaultMemory  = 16 << 20
 	DefaultKeep    = 128 << 20
 	DefaultDisk    = 1 << 30
 	DefaultSegment = 32 << 20
@@ -29,7 +29,7 @@ type Options struct {
 	// Dir is the log's own directory. Create makes it.
 	Dir string
 	// Memory is how many bytes of the newest frames are held in memory, whatever the number and the speed of readers.
-	// Default 64 MiB.
+	// Default 16 MiB.
 	Memory int64
 	// Keep is how many bytes of segments are kept whether or not anyone needs them. Default 128 MiB, at most Disk.
 	Keep int64

@@ -36,7 +36,7 @@ type Options struct {
 	// Memory is what the node may use for caches and buffers, in bytes, beside the backlogs: half of it goes to Pebble's
 	// caches and memtables, half is left to groups, connections and the garbage collector. Default 256 MiB.
 	Memory int64
-	// BacklogMemory, BacklogKeep and BacklogDisk bound each shard's backlog, in bytes. Defaults 64 MiB, 128 MiB, 1 GiB.
+	// BacklogMemory, BacklogKeep and BacklogDisk bound each shard's backlog, in bytes. Defaults 16 MiB, 128 MiB, 1 GiB.
 	BacklogMemory, BacklogKeep, BacklogDisk int64
 	// ReconnectWindow is how long a replica that went away keeps its slot. Default 60 s.
 	ReconnectWindow time.Duration

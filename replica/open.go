@@ -45,7 +45,7 @@ type Options struct {
 	// Pebble's caches and memtables. While a data set with another shard count is being fetched, both have theirs.
 	// Default 256 MiB.
 	Memory int64
-	// BacklogMemory, BacklogKeep and BacklogDisk bound each shard's log, in bytes. Defaults 64 MiB, 128 MiB, 1 GiB.
+	// BacklogMemory, BacklogKeep and BacklogDisk bound each shard's log, in bytes. Defaults 16 MiB, 128 MiB, 1 GiB.
 	BacklogMemory, BacklogKeep, BacklogDisk int64
 	// InboxBytes bounds the frames of each shard that wait to be applied. Default 32 MiB.
 	InboxBytes int64

@@ -8,9 +8,9 @@ import (
 
 const (
 	// rotateMemTables is how many times MemTableSize the active memtable holds when it is frozen.
-	rotateMemTables = 2
+	rotateMemTables = 4
 	// stopMemTables is how many times MemTableSize all memtables may hold before Apply waits.
-	stopMemTables = 4
+	stopMemTables = 6
 	// stopTables is how many tables may lie in level 0, before compactions, until Apply waits.
 	stopTables = 256
 )

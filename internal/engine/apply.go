@@ -7,6 +7,9 @@ import (
 	"github.com/understudy-kv/understudy/wire"
 )
 
+// touchRun is for how many puts the processor loads ahead what they look at.
+const touchRun = 128
+
 // Apply applies every operation of the batch's frames, and the position b.At, as one: readers, and a crash, see all of
 // it or nothing. It does not wait for the disk. b's bytes are copied.
 //
@@ -93,15 +96,15 @@ func (e *Engine) checkOps(ops wire.Ops) error {
 func (e *Engine) putLocked(b wire.Batch, hashes []uint32) {
 	l := e.layers.Load()
 	m, parts := l.active, []frozen(nil)
-	touched := uint64(0)
-	for _, h := range hashes { // the processor waits for all of these at once
-		touched += m.touch(h)
-	}
-	e.touched = touched
+	ahead := 0 // puts that were touched and are not done
 	for rest := b.Frames; len(rest) > 0; {
 		f, _ := wire.ParseFramePayload(rest)
 		rest = rest[len(f.Raw):]
 		for ops := f.Ops(); ops.Next(); {
+			if ahead == 0 {
+				ahead = min(touchRun, len(hashes))
+				e.touched += m.touch(hashes[:ahead])
+			}
 			op := ops.Op()
 			switch op.Kind {
 			case wire.OpPut:
@@ -109,10 +112,10 @@ func (e *Engine) putLocked(b wire.Batch, hashes []uint32) {
 					e.noteIndex(op.Key)
 				}
 				m.put(hashes[0], op.Key, op.Value, false)
-				hashes = hashes[1:]
+				hashes, ahead = hashes[1:], ahead-1
 			case wire.OpDelete:
 				m.put(hashes[0], op.Key, nil, true)
-				hashes = hashes[1:]
+				hashes, ahead = hashes[1:], ahead-1
 			case wire.OpDeleteRange:
 				s := span{bytes.Clone(op.Key), bytes.Clone(op.Value)}
 				hides := []span{s}

@@ -1,8 +1,8 @@
 // Package engine keeps one shard's data in Pebble, together with the position that the data belongs to.
 //
 // The log is the write-ahead log: Pebble runs without one, and without its own memtable. What is applied goes into a
-// memtable of ours (memtable.go): a copy and one place in a hash index. When it is large enough it is frozen, and the
-// flusher hands it to Pebble (flush.go): sorted, without what was overwritten, as tables that Pebble takes over in one
+// memtable of ours (memtable.go): a copy and one place in a hash index; what it overwrites makes room for what comes
+// next (reuse.go). When it is large enough, or enough log waits for it, it is frozen, and the flusher hands it to Pebble (flush.go): sorted, without what was overwritten, as tables that Pebble takes over in one
 // version edit with the position behind the last mutation in them. So whatever part of a shard's history survives a crash
 // here, it is a prefix of it and says where it ends. Recovery opens the engine, reads that position, and replays the log
 // from there. Reads ask the active memtable, the frozen ones, then Pebble (layers.go, iter.go).

@@ -153,7 +153,12 @@ func TestDiskFull(t *testing.T) {
 	r := newRig(t, fs, Options{MemTableSize: 256 << 10, OnError: f.add})
 	full.Store(true)
 	var err error
-	eventually(t, "a full disk to refuse writes", func() bool { err = r.fill("x", 100_000); return err != nil })
+	round := 0
+	eventually(t, "a full disk to refuse writes", func() bool {
+		round++
+		err = r.fill(fmt.Sprint("x", round, "-"), 100_000)
+		return err != nil
+	})
 	if !errors.Is(err, ErrStalled) || !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("apply: %v, want a full disk", err)
 	}

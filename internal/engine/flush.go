@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
@@ -70,6 +71,7 @@ func (e *Engine) flushLoop() {
 
 // flushFrozen hands these memtables, which are all that are frozen now, to Pebble and takes them out of the layers.
 func (e *Engine) flushFrozen(fs []frozen) error {
+	began := time.Now()
 	if err := e.o.BeforeFlush(); err != nil {
 		return err
 	}
@@ -92,6 +94,11 @@ func (e *Engine) flushFrozen(fs []frozen) error {
 	e.write.Unlock()
 	e.flusher.count.Add(1)
 	e.health.flushed(nil)
+	keys, bytes := 0, int64(0)
+	for _, f := range fs {
+		keys, bytes = keys+f.keys, bytes+f.bytes
+	}
+	e.o.Logger.Debug("flushed", "memtables", len(fs), "keys", keys, "bytes", bytes, "position", fs[0].at, "took", time.Since(began))
 	return nil
 }
 

@@ -224,10 +224,20 @@ func (m *memtable) grow() {
 	m.index.Store(&index)
 }
 
-// touch loads what a put of the hash will look at first, and returns it, so that the processor can wait for many at once.
-func (m *memtable) touch(hash uint32) uint64 {
+// touch loads what puts of the hashes will look at, the index first and then the records that it names, so that the
+// processor waits for many of them at once. It returns something of it all, which must not be optimized away.
+func (m *memtable) touch(hashes []uint32) (sum uint64) {
 	index := *m.index.Load()
-	return atomic.LoadUint64(&index[hash&uint32(len(index)-1)])
+	mask := uint32(len(index) - 1)
+	for _, h := range hashes {
+		sum += index[h&mask]
+	}
+	for _, h := range hashes {
+		if s := index[h&mask]; uint32(s>>32) == h {
+			sum += uint64(m.at(uint32(s))[0])
+		}
+	}
+	return sum
 }
 
 // get is the newest record of a data key, 0 if there is none.

@@ -263,7 +263,7 @@ func TestLayers(t *testing.T) {
 			},
 		})
 	})
-	if most < 4 {
+	if want := 4; most < want && !testing.Short() || most < want-1 { // -short draws a few schedules only
 		t.Errorf("at most %d memtables lay over each other", most)
 	}
 }

@@ -28,8 +28,8 @@ type Options struct {
 	FS vfs.FS
 	// Shared are the process's caches. nil makes small caches of this engine's own, which Close gives back.
 	Shared *Shared
-	// MemTableSize is in bytes; 0 is what Shared says. A memtable is handed to Pebble when it has twice as much, and Apply
-	// waits while four times as much is on its way there.
+	// MemTableSize is in bytes; 0 is what Shared says. A memtable is handed to Pebble when it has four times as much, and Apply
+	// waits while all of them have six times as much.
 	MemTableSize int
 	// Logger gets the engine's messages; nil is silent.
 	Logger hclog.Logger
@@ -83,8 +83,9 @@ func pebbleOptions(o Options, fs vfs.FS) *pebble.Options {
 		// Apply waits by its own rule (admit.go), which can be interrupted, long before Pebble would stop writers.
 		MemTableStopWritesThreshold: 1000,
 		L0StopWritesThreshold:       1000,
-		L0CompactionThreshold:       2,
-		LBaseMaxBytes:               64 << 20,
+		// Each one rewrites all that the first level below has of the same keys.
+		L0CompactionThreshold: 4,
+		LBaseMaxBytes:         64 << 20,
 		// One compaction at a time, two when it falls behind: clients share the cores.
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 		// A FLUSHALL gives its disk space back within this time even if nothing else is written.
@@ -104,5 +105,7 @@ func pebbleOptions(o Options, fs vfs.FS) *pebble.Options {
 		l.FilterType = pebble.TableFilter
 		l.Compression = func() *sstable.CompressionProfile { return sstable.FastestCompression }
 	}
+	// What lies there is rewritten soon.
+	p.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 	return p
 }

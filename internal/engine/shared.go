@@ -7,9 +7,10 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// Shared is what all shards of a process share: one block cache and one cache of open files. The engine's memtables lie
-// beside the block cache and are not accounted in it: together they may take half as much again.
+// Shared is what all shards of a process share: one block cache and one cache of open files, within one bound of memory
+// that the engines' memtables keep to as well.
 type Shared struct {
+	memory   int64
 	cache    *pebble.Cache
 	files    *pebble.FileCache
 	memtable int
@@ -23,15 +24,17 @@ const (
 	maxFiles    = 4096
 )
 
-// NewShared makes caches for the given number of shards out of memory bytes (at least 4 MiB a shard are used, however
+// NewShared makes caches for the given number of shards out of memory bytes (at least 8 MiB a shard are used, however
 // little is asked for). Close it after the last engine that uses it.
 //
-// A shard's memtables hold up to four times MemTableSize before writers wait, half of the memory for all shards.
+// Memtables may hold six times MemTableSize a shard before writers wait, three quarters of the memory for all shards if
+// none is at its bounds. The block cache has what is left but for an eighth, which is for what is under way.
 func NewShared(memory int64, shards int) *Shared {
-	memory = max(memory, int64(shards)*4*minMemTable)
+	memory = max(memory, int64(shards)*8*minMemTable)
 	memtable := min(max(memory/int64(shards)/8, minMemTable), maxMemTable)
 	return &Shared{
-		cache:    pebble.NewCache(memory),
+		memory:   memory,
+		cache:    pebble.NewCache(max(memory-memory/8-int64(shards)*stopMemTables*memtable, memory/8)),
 		files:    pebble.NewFileCache(runtime.GOMAXPROCS(0), min(max(shards*minFiles, 2*minFiles), maxFiles)),
 		memtable: int(memtable),
 	}
@@ -40,8 +43,8 @@ func NewShared(memory int64, shards int) *Shared {
 // MemTableSize is the size of a memtable, in bytes, that fits the memory given to NewShared.
 func (s *Shared) MemTableSize() int { return s.memtable }
 
-// Memory is the block cache's size in bytes, memtables included, and how much of it blocks use now.
-func (s *Shared) Memory() (size, used int64) { return s.cache.MaxSize(), s.cache.Metrics().Size }
+// Memory is what caches and memtables may take, in bytes, and what blocks take now.
+func (s *Shared) Memory() (size, used int64) { return s.memory, s.cache.Metrics().Size }
 
 // String tells the sizes, for a log line.
 func (s *Shared) String() string {

@@ -29,7 +29,7 @@ type NodeOptions struct {
 	DataDir             string           `help:"Directory that holds everything the node keeps. One process at a time." default:"${dir}"`
 	Listen              string           `help:"Address for RESP clients, host:port. Port 0 takes a free one." default:"${listen}"`
 	Fsync               string           `help:"When the log is synced to disk: always (before each reply), everysec, or no." default:"everysec"`
-	BacklogMemory       units.Bytes      `help:"Newest part of each shard's backlog that is kept in memory." default:"64MiB"`
+	BacklogMemory       units.Bytes      `help:"Newest part of each shard's backlog that is kept in memory." default:"16MiB"`
 	BacklogKeep         units.Bytes      `help:"Log that each shard keeps on disk whether or not a replica needs it." default:"128MiB"`
 	BacklogDisk         units.Bytes      `help:"Log that each shard keeps at most for replicas that need it." default:"1GiB"`
 	Memory              units.Bytes      `help:"What the process may use for caches and buffers, beside the backlogs." default:"256MiB"`

@@ -31,7 +31,7 @@ var settings = []setting{
 	{"data-dir", nil, "f", "e", "g", [3]any{"f", "e", "g"}, true, true},
 	{"listen", nil, "127.0.0.1:1", "127.0.0.1:2", "[::1]:3", [3]any{"127.0.0.1:1", "127.0.0.1:2", "[::1]:3"}, true, true},
 	{"fsync", "everysec", "no", "always", "no", [3]any{"no", "always", "no"}, true, true},
-	{"backlog-memory", "64MiB", "1MiB", "2mb", "3145728", [3]any{"1MiB", "2MiB", "3MiB"}, true, true},
+	{"backlog-memory", "16MiB", "1MiB", "2mb", "3145728", [3]any{"1MiB", "2MiB", "3MiB"}, true, true},
 	{"backlog-keep", "128MiB", "1MiB", "2mb", "0", [3]any{"1MiB", "2MiB", "0"}, true, true},
 	{"backlog-disk", "1GiB", "2GiB", "3gb", "4GiB", [3]any{"2GiB", "3GiB", "4GiB"}, true, true},
 	{"memory", "256MiB", "33MiB", "34MiB", "35MiB", [3]any{"33MiB", "34MiB", "35MiB"}, true, true},

@@ -95,12 +95,13 @@ func (s *Shard) Trim() error {
 	})
 }
 
-// recoveryLimit is how much log recovery may have to replay before a flush is asked for: half of what is kept anyway,
-// so that recovery does not hold segments of its own.
+// recoveryLimit is how much log recovery may have to replay before a flush is asked for: twice what is kept anyway. The less
+// often there is a flush, the more of what it would have written has been overwritten before; a replay takes about a second for
+// each 128 MiB of small values.
 func (s *Shard) recoveryLimit() int64 {
 	keep, _ := s.backlogLimits()
 	if keep == 0 {
 		keep = backlog.DefaultKeep
 	}
-	return max(keep/2, 1<<20)
+	return max(2*keep, 1<<20)
 }

@@ -337,7 +337,7 @@ func (s *story) crash(percent int, n int64) bool {
 func TestRejoinCrashAnywhere(t *testing.T) {
 	every := int64(1)
 	if testing.Short() {
-		every = 13
+		every = 7
 	}
 	for _, percent := range []int{0, 100} {
 		t.Run(fmt.Sprint(percent), func(t *testing.T) {
