@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,9 +20,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // memory is a listener whose connections are pipes, which testing/synctest can wait for.
 type memory struct {
-	conns chan net.Conn
-	once  sync.Once
-	done  chan struct{}
+	conns  chan net.Conn
+	once   sync.Once
+	done   chan struct{}
+	resets atomic.Int32
 }
 
 func newMemory() *memory { return &memory{conns: make(chan net.Conn), done: make(chan struct{})} }
@@ -40,8 +42,21 @@ func (m *memory) Addr() net.Addr { return nil }
 
 func (m *memory) dial() net.Conn {
 	here, there := net.Pipe()
-	m.conns <- there
+	m.conns <- &pipe{Conn: there, resets: &m.resets}
 	return here
+}
+
+// pipe counts how often it is about to be reset.
+type pipe struct {
+	net.Conn
+	resets *atomic.Int32
+}
+
+func (p *pipe) SetLinger(sec int) error {
+	if sec == 0 {
+		p.resets.Add(1)
+	}
+	return nil
 }
 
 // fake is a shard with a real log and a checkpoint of three files.

@@ -143,6 +143,14 @@ func (l *link) end() {
 	l.conn.SetWriteDeadline(time.Now().Add(byeTimeout)) // fails only on a closed connection
 }
 
+// reset has the connection's close be heard at once by a replica that hears anything: the orderly end of a TCP stream waits
+// behind all that was not acknowledged, which may be for ever where nobody answers.
+func (l *link) reset() {
+	if c, ok := l.conn.(interface{ SetLinger(sec int) error }); ok {
+		_ = c.SetLinger(0) // without it the other side takes longer
+	}
+}
+
 // helloLimit admits only a HELLO or a TAKEOVER, of a size that needs no trust.
 func helloLimit(k wire.Kind) uint32 {
 	if k == wire.KindHello || k == wire.KindTakeover {

@@ -2,6 +2,7 @@ package primary
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -66,6 +67,9 @@ func (c *session) run() {
 		defer close(fed)
 		c.end(c.feed())
 		c.bye()
+		if cause := context.Cause(c.ctx); errors.Is(cause, errSilent) || errors.Is(cause, errStuck) {
+			c.link.reset()
+		}
 		c.link.conn.Close() // wakes the listener
 	}()
 	c.end(c.listen())

@@ -116,6 +116,9 @@ func TestSilenceDetachesAndTheWindowReaps(t *testing.T) {
 			t.Fatalf("ended after %v with %q: %s", d, r.Code, r.Text)
 		}
 		synctest.Wait()
+		if n := s.nets[0].resets.Load(); n != 1 {
+			t.Errorf("%d connections were reset: the end of one to a replica that does not answer would wait for that", n)
+		}
 		if state, applied := s.slot(0); state != slotDetached || applied != 5 {
 			t.Fatalf("slot is %s at %d", state, applied)
 		}

@@ -32,6 +32,7 @@ type session struct {
 
 	heard  atomic.Int64 // when bytes arrived, on the node's clock
 	paused atomic.Int32 // reasons for which the session is not reading
+	dead   atomic.Bool  // the primary does not answer: it may not even hear that the connection is closed
 
 	// What follows belongs to the reader.
 	frames  frameReader
@@ -108,6 +109,9 @@ func (s *session) close(code wire.Code, text string, drop bool) {
 		if code != "" {
 			bye = wire.AppendRefusal(nil, wire.KindBye, wire.Refusal{Version: wire.Version, Code: code, Text: text})
 		}
+		if code == wire.CodeTimeout {
+			s.dead.Store(true)
+		}
 		close(s.done)
 		s.inbox.close(drop)
 		s.outbox.close(bye)
@@ -138,7 +142,7 @@ func (s *session) pause(on bool) {
 
 // write is the writer.
 func (s *session) write(ctx context.Context) {
-	defer s.conn.Close()
+	defer s.hangUp()
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
 	var buf []byte
@@ -179,9 +183,19 @@ func (s *session) send(ctx context.Context, b []byte) error {
 	}
 	_, err := s.conn.Write(b)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.dead.Store(true)
 		return fmt.Errorf("%w: not taken within %s", ErrStuck, limit)
 	}
 	return err
+}
+
+// hangUp closes the connection. To a primary that is dead, or deaf to this side, it is reset: the orderly end of a TCP stream
+// waits behind all that was not acknowledged, which may be for ever, and a reset is heard at once by whoever hears anything.
+func (s *session) hangUp() {
+	if c, ok := s.conn.(interface{ SetLinger(sec int) error }); ok && s.dead.Load() {
+		_ = c.SetLinger(0) // without it the other side takes longer
+	}
+	s.conn.Close()
 }
 
 // apply is the applier.

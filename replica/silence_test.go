@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,8 +35,17 @@ func TestSilentPrimary(t *testing.T) {
 				return errPrimaryDone
 			}
 			network := &network{t: t, primaries: []*fakePrimary{p}}
-			f := network.follow(filledStore(vfs.NewMem(), 0, ""), nil)
+			var resets atomic.Int32
+			f := network.follow(filledStore(vfs.NewMem(), 0, ""), func(o *FollowerOptions) {
+				o.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+					c, err := network.dial(ctx, address)
+					return &pipe{c, &resets}, err
+				}
+			})
 			caughtUp(t, f)
+			if n := resets.Load(); n != 1 {
+				t.Errorf("%d connections were reset: the end of one to a primary that does not answer would wait for that", n)
+			}
 			if ended < 9*time.Second || ended > 11*time.Second || p.byes[0].Code != wire.CodeTimeout {
 				t.Fatalf("ended after %s with %+v", ended, p.byes)
 			}
@@ -44,19 +54,33 @@ func TestSilentPrimary(t *testing.T) {
 	}
 }
 
+// pipe counts how often it is about to be reset.
+type pipe struct {
+	net.Conn
+	resets *atomic.Int32
+}
+
+func (p *pipe) SetLinger(sec int) error {
+	if sec == 0 {
+		p.resets.Add(1)
+	}
+	return nil
+}
+
 // TestPrimaryThatDoesNotRead: acks that nobody takes end the link after 9 s (pitfall 31).
 func TestPrimaryThatDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
 		store := filledStore(vfs.NewMem(), 0, "")
 		n := 0
+		var resets atomic.Int32
 		f := (&network{t: t}).follow(store, func(o *FollowerOptions) {
 			o.Dial = func(ctx context.Context, _ string) (net.Conn, error) {
 				if n++; n > 1 {
 					<-ctx.Done()
 					return nil, ctx.Err()
 				}
-				return ours, nil
+				return &pipe{ours, &resets}, nil
 			}
 		})
 		buf := make([]byte, 4096)
@@ -80,6 +104,9 @@ func TestPrimaryThatDoesNotRead(t *testing.T) {
 		synctest.Wait()
 		if l := f.Status()[0].Link; !strings.Contains(l.LastError, ErrStuck.Error()) {
 			t.Fatalf("last error %q", l.LastError)
+		}
+		if n := resets.Load(); n != 1 {
+			t.Errorf("%d connections were reset", n)
 		}
 		theirs.Close()
 		if err := f.Close(); err != nil {
