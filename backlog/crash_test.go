@@ -136,6 +136,9 @@ func TestCrash(t *testing.T) {
 			}
 		}
 		every := 2 + 2*int(seed)
+		if testing.Short() {
+			every = 7
+		}
 		var mu sync.Mutex // recovery reads segments side by side
 		h.o = options(errorfs.Wrap(fs, errorfs.InjectorFunc(func(errorfs.Op) error {
 			mu.Lock()
@@ -168,7 +171,11 @@ func TestFaultSweep(t *testing.T) {
 	for width, seeds := range widths {
 		for seed := range seeds {
 			failed := 0
-			for i := 0; ; i++ {
+			step := 1
+			if testing.Short() {
+				step = 3 // which is every operation, as width is
+			}
+			for i := 0; ; i += step {
 				hit := sweep(t, seed, i, width)
 				if !hit {
 					t.Logf("seed %d, %d at once: clean after %d operations, %d of them failed", seed, width, i, failed)

@@ -60,6 +60,7 @@ func TestFullSyncCut(t *testing.T) {
 
 // TestFullSyncReplicaKilled: the same over kill -9 of the replica, and of the primary.
 func TestFullSyncKilled(t *testing.T) {
+	t.Parallel()
 	for _, who := range []string{"replica", "primary"} {
 		t.Run(who, func(t *testing.T) {
 			t.Parallel()
@@ -122,6 +123,7 @@ func TestFullSyncUnderLoad(t *testing.T) {
 // TestServesOldData: during a full sync the replica serves its old data and says that it is stale; with
 // --no-serve-stale it answers -LOADING; and the switch is atomic for a reader of one shard (pitfalls 17 and 18).
 func TestServesOldData(t *testing.T) {
+	t.Parallel()
 	for _, serve := range []bool{true, false} {
 		t.Run(fmt.Sprintf("serve-stale=%t", serve), func(t *testing.T) {
 			t.Parallel()

@@ -79,6 +79,7 @@ func (k link) down(shards int) error {
 // TestNetworkFaultsByRole: three hosts with addresses of their own, a primary, a replica and a chained replica on them. The host of each
 // role is cut off, or heard by nobody, or deaf. Both sides of every broken link tell so within 10 s, the other link goes on, and when the network is whole again everybody resumes by himself.
 func TestNetworkFaultsByRole(t *testing.T) {
+	t.Parallel()
 	all := func(l *line) []link { return []link{l.upper(), l.lower()} }
 	upper := func(l *line) []link { return []link{l.upper()} }
 	lower := func(l *line) []link { return []link{l.lower()} }
@@ -185,6 +186,7 @@ func slotsOf(n status.Node) (all []status.Slot) {
 // TestNetworkSlowLinks: what a host of each role sends passes at a megabit a second, with far more written than that. Nothing is
 // taken for dead, writers are not slowed down, what is behind is told as lag, and is made up for afterwards.
 func TestNetworkSlowLinks(t *testing.T) {
+	t.Parallel()
 	for i, role := range []string{"primary", "replica", "chained replica"} {
 		t.Run(role, func(t *testing.T) {
 			t.Parallel()
@@ -229,6 +231,7 @@ func TestNetworkSlowLinks(t *testing.T) {
 
 // TestNetworkFaults: each way to drop packets drops those of one direction, until it is healed.
 func TestNetworkFaults(t *testing.T) {
+	t.Parallel()
 	for _, mechanism := range []string{"nft", "rules"} {
 		t.Run(mechanism, func(t *testing.T) {
 			t.Parallel()

@@ -10,6 +10,7 @@ import (
 // lost, the keyspaces become identical, and no full sync happens that the design's table does not allow, which is none at all.
 // 20 kills in the short suite, 210 with -long, spread over the three fsync policies.
 func TestKills(t *testing.T) {
+	t.Parallel()
 	kills := 7
 	if *long {
 		kills = 70

@@ -35,7 +35,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(bin)
-	build := exec.Command("go", "build", "-o", bin+string(filepath.Separator), "./cmd/...")
+	build := exec.Command("go", "build", "-ldflags=-w", "-o", bin+string(filepath.Separator), "./cmd/...")
 	build.Dir = ".."
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -47,7 +47,7 @@ func run(m *testing.M) int {
 	set := false
 	flag.Visit(func(f *flag.Flag) { set = set || f.Name == parallel.Name })
 	if !set {
-		parallel.Value.Set("6") //nolint:errcheck // a number is a number
+		parallel.Value.Set("10") //nolint:errcheck // a number is a number
 	}
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())

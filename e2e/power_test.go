@@ -27,6 +27,7 @@ func (n *node) reboot() {
 // TestPowerLoss: primary's machine lost power: new generation. A replica that is not ahead resumes along the
 // lineage; one that is ahead, because the machine lost frames that it had sent, is diverged and gets a full sync.
 func TestPowerLoss(t *testing.T) {
+	t.Parallel()
 	t.Run("replica not ahead", func(t *testing.T) {
 		t.Parallel()
 		p := newPair(t, setup{})

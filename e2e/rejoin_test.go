@@ -91,7 +91,11 @@ func TestRejoinKilled(t *testing.T) {
 	nodes[2].stop()
 	old.fill("before", 64<<10, 200) // a fork at 0 is no beginning to go back to
 	undone := uint64(0)
-	for round := range 6 {
+	rounds := 4
+	if *long {
+		rounds = 12
+	}
+	for round := range rounds {
 		allStream(t, 2, next)
 		eventually(t, 20*time.Second, next.name+" has everything", func() error { return caughtUp(old, next) })
 		next.promote()

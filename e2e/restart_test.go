@@ -11,6 +11,7 @@ import (
 
 // TestReplicaRestart: replica stopped cleanly, or killed, and restarted under load: resume.
 func TestReplicaRestart(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"stop", "kill"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
@@ -68,6 +69,7 @@ func TestPrimaryRestart(t *testing.T) {
 
 // TestPrimaryKill: kill -9 of the primary under each fsync policy on one boot: no acked write lost, same generation, resume.
 func TestPrimaryKill(t *testing.T) {
+	t.Parallel()
 	for _, policy := range []string{"always", "everysec", "no"} {
 		t.Run(policy, func(t *testing.T) {
 			t.Parallel()

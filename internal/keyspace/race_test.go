@@ -106,13 +106,17 @@ func TestTransfers(t *testing.T) {
 // come to an end: shards are taken in ascending order.
 func TestHoldsDoNotDeadlock(t *testing.T) {
 	k := open(t, 5, keyspace.Options{})
+	rounds := 150
+	if testing.Short() {
+		rounds = 50
+	}
 	var wg sync.WaitGroup
 	for w := range 8 {
 		wg.Go(func() { // ends after its commands, waited for below
 			s := k.NewSession(hook{})
 			defer s.Close()
 			rng := rand.New(rand.NewPCG(uint64(w), 9))
-			for range 150 {
+			for range rounds {
 				a, b, c := rng.IntN(50), rng.IntN(50), rng.IntN(50)
 				ask(s, fmt.Sprintf("SET k%d v", a), fmt.Sprintf("RENAME k%d k%d", a, b), fmt.Sprintf("COPY k%d k%d REPLACE", b, c),
 					fmt.Sprintf("WATCH k%d k%d", a, b), "MULTI", fmt.Sprintf("MSETNX k%d 1 k%d 2", c, a), "DBSIZE", "EXEC",

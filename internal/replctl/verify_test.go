@@ -58,7 +58,11 @@ func TestVerifyOfTwoReplicas(t *testing.T) {
 	beside.startReplica(t)
 	stop := m.writer(t)
 	a, b := m.replica.field("listen"), beside.replica.field("listen")
-	for range 5 {
+	rounds := 5
+	if testing.Short() {
+		rounds = 2
+	}
+	for range rounds {
 		for _, pair := range [][]string{{a, b}, {b, a}} {
 			code, stdout, stderr := run(t, "verify", "--primary", pair[0], "--replica", pair[1])
 			if code != 0 || stderr != "" || !strings.Contains(stdout, "identical: yes, 2 shards") {
