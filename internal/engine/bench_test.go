@@ -135,3 +135,30 @@ func BenchmarkApply(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkFlush hands a memtable of 400,000 keys, written in no order, to Pebble.
+func BenchmarkFlush(b *testing.B) {
+	shared := NewShared(512<<20, 1)
+	defer shared.Close()
+	const n = 400_000
+	r, keys := filled(b, n, Options{Shared: shared})
+	r.must(r.e.Flush())
+	value := make([]byte, 64)
+	tx := r.e.Tx()
+	for b.Loop() {
+		b.StopTimer()
+		for i := range n {
+			tx.Begin(&r.b, r.group, r.now)
+			tx.Set(keys[i*7919%n], Record{Type: TypeString, Value: value})
+			tx.End()
+			if i%256 == 255 {
+				r.commit()
+			}
+		}
+		r.commit()
+		b.StartTimer()
+		r.must(r.e.Flush())
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/key")
+	r.must(r.e.Close())
+}

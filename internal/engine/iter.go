@@ -37,6 +37,7 @@ type run struct {
 	end   uint32 // refs from here on are not part of the capture
 	refs  []uint32
 	at    int
+	ahead int    // refs before it were loaded, see touchRefs
 	key   []byte // at at; nil behind the last one
 }
 
@@ -81,6 +82,10 @@ func (r *run) settle(to []byte) {
 	}
 	r.key = nil
 	if r.at < len(r.refs) {
+		if r.at == r.ahead { // walking, not seeking
+			r.ahead = min(r.at+touchRun, len(r.refs))
+			touched.Store(r.m.touchRefs(r.refs[r.at:r.ahead]))
+		}
 		if k := r.m.key(r.refs[r.at]); bytes.Compare(k, to) < 0 {
 			r.key = k
 		}
@@ -94,6 +99,7 @@ func (r *run) seek(key, to []byte) {
 		}
 		return 1
 	})
+	r.ahead = r.at + 1
 	r.settle(to)
 }
 

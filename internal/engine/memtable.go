@@ -240,6 +240,25 @@ func (m *memtable) touch(hashes []uint32) (sum uint64) {
 	return sum
 }
 
+// touchRefs is touch for records that are looked at one after the other.
+func (m *memtable) touchRefs(refs []uint32) (sum uint64) {
+	chunks := *m.chunks.Load()
+	for _, ref := range refs {
+		b := chunks[ref>>chunkBits][ref&(1<<chunkBits-1)*refUnit:]
+		sum += uint64(b[0])
+		if len(b) > cacheLine {
+			sum += uint64(b[cacheLine])
+		}
+	}
+	return sum
+}
+
+// cacheLine is a processor's, in bytes.
+const cacheLine = 64
+
+// touched keeps the loads of touchRefs from being optimized away.
+var touched atomic.Uint64
+
 // get is the newest record of a data key, 0 if there is none.
 func (m *memtable) get(hash uint32, key []byte) uint32 {
 	index := *m.index.Load()
