@@ -37,6 +37,7 @@ var (
 	// errLeaving ends a link whose inbox is to be applied.
 	errLeaving = errors.New("this node ceases to follow")
 	errLaidOut = errors.New("the data set for the primary's shard count was begun before and goes on")
+	errMoved   = errors.New("this node serves its replicas elsewhere now, which the primary is told in a HELLO")
 	errRewound = errors.New("this replica has undone its surplus and goes on from the fork")
 )
 
@@ -88,6 +89,7 @@ var rules = []rule{
 	{err: errRewound, retry: retryFast, level: hclog.Info, bye: wire.CodeShutdown},
 	{err: ErrDamaged, retry: retrySlow, level: hclog.Error, bye: wire.CodeCorrupt},
 	{err: ErrLayout, retry: retryPatient, level: hclog.Info, bye: wire.CodeShutdown},
+	{err: errMoved, retry: retryFast, level: hclog.Info, bye: wire.CodeShutdown},
 	{err: errLaidOut, retry: retryFast, level: hclog.Info, bye: wire.CodeShutdown},
 
 	{err: ErrClientPort, retry: retrySlow, level: hclog.Error},

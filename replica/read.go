@@ -78,6 +78,10 @@ func (s *session) read(first []Action) error {
 			if err := s.r.f.trySwitch(); err != nil {
 				return fmt.Errorf("%w: %w", ErrShard, err)
 			}
+			// A data set of more shards may not have found its ports where the last HELLO said.
+			if s.announced != s.r.f.opts.AnnounceBase() {
+				return errMoved
+			}
 		}
 	}
 	return nil
@@ -177,7 +181,9 @@ func (s *session) carryOut(a Action) (ev Event, err error) {
 		}
 		return ev, err
 	case ActionHello:
-		s.outbox.push(wire.AppendHello(nil, r.hello(a)))
+		h := r.hello(a)
+		s.announced = h.AnnounceBase
+		s.outbox.push(wire.AppendHello(nil, h))
 		return ev, nil
 	case ActionFetch:
 		s.pacing = len(a.Wants) > 0

@@ -43,6 +43,8 @@ type session struct {
 	undoing *undoing
 	pacing  bool // full sync: reads are paced
 	acts    []Action
+
+	announced string // where the HELLO said that this node serves replicas
 }
 
 // run serves the connection until it ends and everything that belongs to it has ended, and returns why.
