@@ -16,6 +16,9 @@ import (
 // snapshots as directories of files. Package machinetest has a conformance suite and a small example.
 type StateMachine = shard.StateMachine
 
+// Rewinder is a [StateMachine] that can rejoin by difference, at either end.
+type Rewinder = shard.Rewinder
+
 // MachineEnv is what a state machine is given when it is opened.
 type MachineEnv = shard.Env
 

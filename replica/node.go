@@ -14,6 +14,9 @@ import (
 // that the primary's machine of the same kind made.
 type StateMachine = shard.StateMachine
 
+// Rewinder is a [StateMachine] that can rejoin by difference, at either end.
+type Rewinder = shard.Rewinder
+
 // MachineEnv is what a state machine is given when it is opened.
 type MachineEnv = shard.Env
 

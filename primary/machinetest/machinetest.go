@@ -24,6 +24,14 @@ type Machine interface {
 	Get(key []byte) (value []byte, found bool, err error)
 }
 
+// Rewinder is the optional interface under test, the same as primary.Rewinder and replica.Rewinder. The cases of it are
+// skipped for a machine that is none.
+type Rewinder interface {
+	Machine
+	Values(keys [][]byte, f func(key, value []byte, found bool) error) (wire.Position, error)
+	Rewind(at wire.Position, values func(func(wire.Frame) error) error) error
+}
+
 // Opener opens the machine in dir: an empty directory that may not exist, or what the machine or a Checkpoint left there.
 type Opener func(dir string, beforeFlush func() error, onError func(error)) (Machine, error)
 
@@ -63,6 +71,8 @@ func Run(t *testing.T, open Opener, o Options) {
 		{"CheckpointOfNothing", (*suite).checkpointOfNothing},
 		{"CheckpointWhileWriting", (*suite).checkpointWhileWriting},
 		{"LargeValue", (*suite).largeValue},
+		{"ValuesAreOfOnePosition", (*suite).valuesAreOfOnePosition},
+		{"RewindGoesBack", (*suite).rewindGoesBack},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(&suite{T: t, open: open, key: o.Key}) })
 	}

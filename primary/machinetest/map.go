@@ -149,6 +149,53 @@ func (m *Map) Checkpoint(dir string) (wire.Position, error) {
 	return at, err
 }
 
+// Values copies what is under the keys, so that f may take its time.
+func (m *Map) Values(keys [][]byte, f func(key, value []byte, found bool) error) (wire.Position, error) {
+	type stored struct {
+		value []byte
+		found bool
+	}
+	m.mu.Lock()
+	at, all := m.positionLocked(), make([]stored, len(keys))
+	for i, k := range keys {
+		v, found := m.mu.state.Data[string(k)] // which nobody changes: Apply puts another one in its place
+		all[i] = stored{v, found}
+	}
+	m.mu.Unlock()
+	for i, s := range all {
+		if err := f(keys[i], s.value, s.found); err != nil {
+			return at, err
+		}
+	}
+	return at, nil
+}
+
+// Rewind puts the values over the map and takes it back to at. Nothing is on disk before the end, when all of it is.
+func (m *Map) Rewind(at wire.Position, values func(func(wire.Frame) error) error) error {
+	m.mu.Lock()
+	data := m.mu.state.Data
+	err := values(func(f wire.Frame) error {
+		for ops := f.Ops(); ops.Next(); {
+			if op := ops.Op(); op.Kind == wire.OpPut {
+				data[string(op.Key)] = bytes.Clone(op.Value)
+			} else {
+				delete(data, string(op.Key))
+			}
+		}
+		return nil
+	})
+	m.mu.state.Generation, m.mu.state.Offset = at.Generation, at.Offset
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	b, _, err := m.encode()
+	if err == nil {
+		err = writeSynced(m.dir, b)
+	}
+	return err
+}
+
 // Close forgets the map.
 func (m *Map) Close() error { return nil }
 
