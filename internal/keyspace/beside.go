@@ -26,15 +26,14 @@ type reading struct {
 	begun  bool
 }
 
-// readBeside executes the command if it can be executed beside its shard, and reports whether it did. The error is the
-// sink's.
-func (s *Session) readBeside(c *command.Command, args [][]byte, sink Sink) (done bool, err error) {
+// readBeside executes the command if it can be executed beside its shard, and reports whether it did.
+func (s *Session) readBeside(c *command.Command, args [][]byte, sink Sink) bool {
 	if c.Flags&command.ReadOnly == 0 {
-		return false, nil
+		return false
 	}
 	first, last, _ := c.Keys(len(args))
 	if first == 0 || first != last || len(s.on.shards) == 0 || s.on.selective() && s.on.refusal(c) != "" {
-		return false, nil
+		return false
 	}
 	id := 0
 	if len(s.on.shards) > 1 {
@@ -42,11 +41,11 @@ func (s *Session) readBeside(c *command.Command, args [][]byte, sink Sink) (done
 	}
 	planned := len(s.plan) > 0
 	if planned && (id < len(s.byID) && s.byID[id] != nil || len(s.lit) >= s.ks.opts.ReplyBytes) {
-		return false, nil
+		return false
 	}
 	r := s.reader(id)
 	if r == nil {
-		return false, nil
+		return false
 	}
 	w := sink.Writer()
 	if planned {
@@ -73,13 +72,8 @@ func (s *Session) readBeside(c *command.Command, args [][]byte, sink Sink) (done
 		s.lit = w.Buf
 		w.Buf = nil
 		s.plan = append(s.plan, entry{from: begun, to: len(s.lit)})
-		return true, nil
 	}
-	if len(w.Buf) >= s.ks.opts.ReplyBytes {
-		s.endReads()
-		return true, sink.Flush()
-	}
-	return true, nil
+	return true
 }
 
 // reader is the reader of a shard, for the rest of the pipeline; nil if the shard cannot be read beside its turn now.

@@ -28,6 +28,18 @@ func (s *Session) flush(sink Sink) error {
 
 // submit hands the parts that have work and no replies in hand to their shards, and waits for all of them.
 func (s *Session) submit() {
+	if !s.offered {
+		s.offer()
+	}
+	if s.offered {
+		s.serve()
+		<-s.round.ready
+		s.executed()
+	}
+}
+
+// offer begins a round: it queues the parts that have work and no replies in hand at their shards.
+func (s *Session) offer() {
 	n := int32(0)
 	for _, p := range s.parts {
 		if p.idle() {
@@ -37,6 +49,7 @@ func (s *Session) submit() {
 	if n == 0 {
 		return
 	}
+	s.offered = true
 	s.round.left.Store(n)
 	for _, p := range s.parts {
 		if !p.idle() {
@@ -48,10 +61,18 @@ func (s *Session) submit() {
 			s.round.arrive()
 		}
 	}
+}
+
+// serve has the round executed, by the session if the shards are idle.
+func (s *Session) serve() {
 	for _, p := range s.parts {
 		p.on.Serve()
 	}
-	<-s.round.ready
+}
+
+// executed ends a round that is ready.
+func (s *Session) executed() {
+	s.offered = false
 	for _, p := range s.parts {
 		if !p.written.IsZero() {
 			s.noteWritten(p.shard, p.written)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/understudy-kv/understudy/internal/command"
 	"github.com/understudy-kv/understudy/internal/resp"
+	"github.com/understudy-kv/understudy/internal/shard"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -44,16 +45,17 @@ type Session struct {
 	inExec  bool
 	held    bool // the command at hand writes, and has found the gate closed: nothing of it has happened
 
-	round  round
-	on     *set // what the present pipeline runs against
-	plan   []entry
-	at     int      // first entry of plan that was not replied to
-	lit    []byte   // replies that need no shard
-	args   [][]byte // arguments of split commands
-	shares []*part  // of split commands
-	byID   []*part  // the pipeline's parts by shard; nil where it has none
-	parts  []*part  // the same, in the order of their first use
-	reads  reads    // what is read beside the shards
+	round   round
+	offered bool // the round has begun, and nobody has waited for its end
+	on      *set // what the present pipeline runs against
+	plan    []entry
+	at      int      // first entry of plan that was not replied to
+	lit     []byte   // replies that need no shard
+	args    [][]byte // arguments of split commands
+	shares  []*part  // of split commands
+	byID    []*part  // the pipeline's parts by shard; nil where it has none
+	parts   []*part  // the same, in the order of their first use
+	reads   reads    // what is read beside the shards
 }
 
 // ReplyMode is what CLIENT REPLY sets.
@@ -139,19 +141,79 @@ func (s *Session) Memory() int { return s.multi.bytes + cap(s.lit) + 24*cap(s.ar
 // before it. It returns end when a hook ended the connection, which skips the commands behind; err is the sink's, and the
 // rest of the commands may or may not have been executed then.
 func (s *Session) Exec(cmds [][][]byte, sink Sink) (end bool, err error) {
+	return s.Finish(cmds[s.Begin(cmds, sink):], sink)
+}
+
+// Begin is the part of Exec that waits for nothing and sends nothing. It returns how many of the commands, from the first
+// on, are planned, or answered already. Finish must follow, with the others; between the two, who serves many sessions
+// may call Offer and Settle.
+func (s *Session) Begin(cmds [][][]byte, sink Sink) (n int) {
 	s.on = s.ks.set.Load()
 	s.ks.Stats.Commands.Add(uint64(len(cmds)))
 	sink.Writer().Proto = s.Proto
+	for n < len(cmds) && len(sink.Writer().Buf) < s.ks.opts.ReplyBytes {
+		c, refused := command.Find(cmds[n])
+		if !s.quick(c, refused, cmds[n], sink) {
+			break
+		}
+		n++
+	}
+	s.endReads()
+	return n
+}
+
+// Offer queues what Begin has planned at its shards. Once all sessions have offered, Settle of any one of them has all of
+// it executed, as one group a shard.
+func (s *Session) Offer() {
+	if len(s.plan) > 0 {
+		s.offer()
+	}
+}
+
+// Syncs reports whether what Begin has planned waits for a disk before it is answered.
+func (s *Session) Syncs() bool {
+	for _, p := range s.parts {
+		if p.on.Fsync() == shard.FsyncAlways {
+			return true
+		}
+	}
+	return false
+}
+
+// Settle has executed what Offer queued, and gives the replies to the sink. It neither waits nor has the sink send. It
+// returns true when nothing is left: then Finish is not called. Otherwise it may be called again, or Finish.
+func (s *Session) Settle(sink Sink) bool {
+	if len(s.plan) > 0 {
+		if s.offered {
+			s.serve()
+			select {
+			case <-s.round.ready:
+				s.executed()
+			default:
+				return false
+			}
+		}
+		if s.collect(sink) != nil || s.at < len(s.plan) {
+			return false
+		}
+		s.clear()
+	}
+	s.on = nil
+	return true
+}
+
+// Finish executes the commands that Begin left, and what it has planned.
+func (s *Session) Finish(cmds [][][]byte, sink Sink) (end bool, err error) {
 	for _, args := range cmds {
-		c, refused := command.Find(args)
-		if refused == "" && c.Run != nil && !s.multi.open && s.reply == ReplyOn {
-			var done bool
-			if done, err = s.readBeside(c, args, sink); err != nil {
+		if len(sink.Writer().Buf) >= s.ks.opts.ReplyBytes {
+			s.endReads()
+			if err = sink.Flush(); err != nil {
 				break
 			}
-			if done || s.route(c, args) {
-				continue
-			}
+		}
+		c, refused := command.Find(args)
+		if s.quick(c, refused, args, sink) {
+			continue
 		}
 		s.endReads()
 		if end, err = s.slow(c, refused, args, sink); end || err != nil {
@@ -164,6 +226,14 @@ func (s *Session) Exec(cmds [][][]byte, sink Sink) (end bool, err error) {
 	}
 	s.on = nil
 	return end, err
+}
+
+// quick takes a command that is executed beside its shard or planned, and reports whether it is one.
+func (s *Session) quick(c *command.Command, refused string, args [][]byte, sink Sink) bool {
+	if refused != "" || c.Run == nil || s.multi.open || s.reply != ReplyOn {
+		return false
+	}
+	return s.readBeside(c, args, sink) || s.route(c, args)
 }
 
 // slow takes a command that is not just routed: refused, queued, the keyspace's own, or the hook's.

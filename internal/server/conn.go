@@ -20,16 +20,20 @@ const (
 	keepAlive = 300 * time.Second
 )
 
-// conn is one client's connection. Its goroutine owns everything but the fields marked as shared.
+// conn is one client's connection. One goroutine at a time owns everything but the fields marked as shared: its own, or
+// its reactor (reactor.go).
 type conn struct {
 	s       *Server
 	nc      net.Conn
+	socket  *socket // nc, of a connection that a reactor serves
 	id      int64
 	created time.Time
 	session *keyspace.Session
 	parser  resp.Parser
 	w       resp.Writer
 	cmds    [][][]byte
+	begun   bool // the session has begun with cmds,
+	planned int  // and needs no more than Finish for so many of them
 	ending  bool // close behind the reply
 
 	// Shared: read by CLIENT LIST and INFO, on other goroutines.
@@ -69,12 +73,16 @@ func (c *conn) close() {
 	}
 }
 
+// end forgets the connection. Its owner calls it last.
+func (c *conn) end() {
+	c.close()
+	c.session.Close()
+	c.s.clients.remove(c)
+}
+
+// serve is the life of a connection that has a goroutine of its own.
 func (c *conn) serve() {
-	defer func() {
-		c.close()
-		c.session.Close()
-		c.s.clients.remove(c)
-	}()
+	defer c.end()
 	for {
 		if err := c.executeBuffered(); err != nil || c.ending {
 			return
@@ -89,33 +97,42 @@ func (c *conn) serve() {
 				_ = c.nc.SetReadDeadline(time.Time{})
 			}
 		}
-		select {
-		case <-c.s.quit: // Shutdown may have set its deadline before the one above
+		if c.s.stopped() { // Shutdown may have set its deadline before the one above
 			return
-		default:
 		}
-		n, err := c.parser.Fill(c.nc)
-		c.s.stats.netIn.Add(uint64(n))
-		if n > 0 {
-			c.active.Store(time.Now().UnixNano())
-		}
-		if err != nil && n == 0 {
+		if n, err := c.fill(time.Now()); err != nil && n == 0 {
 			return
 		}
 	}
 }
 
+// fill reads once.
+func (c *conn) fill(now time.Time) (int, error) {
+	n, err := c.parser.Fill(c.nc)
+	if n > 0 {
+		c.s.stats.netIn.Add(uint64(n))
+		c.active.Store(now.UnixNano())
+	}
+	return n, err
+}
+
+// parse takes the commands that have arrived. It returns nil if there may be more, resp.ErrShort if there are not, or why
+// what follows will never be one. It may be called again before they are executed.
+func (c *conn) parse() error {
+	for len(c.cmds) < maxPipeline {
+		args, err := c.parser.Next()
+		if err != nil {
+			return err
+		}
+		c.cmds = append(c.cmds, args)
+	}
+	return nil
+}
+
 // executeBuffered parses, executes and answers everything that has arrived.
 func (c *conn) executeBuffered() error {
 	for {
-		var broken error
-		for broken == nil && len(c.cmds) < maxPipeline {
-			var args [][]byte
-			if args, broken = c.parser.Next(); broken == nil {
-				c.cmds = append(c.cmds, args)
-			}
-		}
-		full := broken == nil
+		broken := c.parse()
 		if len(c.cmds) > 0 {
 			if err := c.execute(); err != nil {
 				return err
@@ -128,21 +145,34 @@ func (c *conn) executeBuffered() error {
 		if err := c.Flush(); err != nil {
 			return err
 		}
-		if !full || c.ending {
+		if broken != nil || c.ending {
 			return nil
 		}
 	}
 }
 
-func (c *conn) execute() error {
+// begin has the session begin with the commands at hand.
+func (c *conn) begin(sink keyspace.Sink) {
 	c.last.Store(command.Lookup(c.cmds[len(c.cmds)-1][0]))
-	end, err := c.session.Exec(c.cmds, c)
-	clear(c.cmds)
-	c.cmds = c.cmds[:0]
+	c.planned, c.begun = c.session.Begin(c.cmds, sink), true
+}
+
+func (c *conn) execute() error {
+	if !c.begun {
+		c.begin(c)
+	}
+	end, err := c.session.Finish(c.cmds[c.planned:], c)
 	c.ending = c.ending || end
+	c.executed()
+	return err
+}
+
+// executed is behind the execution of the commands at hand.
+func (c *conn) executed() {
+	clear(c.cmds)
+	c.cmds, c.begun = c.cmds[:0], false
 	c.queued.Store(int32(c.session.InMulti()))
 	c.memory.Store(int64(c.parser.Memory() + cap(c.w.Buf) + c.session.Memory()))
-	return err
 }
 
 // Writer is the sink that the session replies to: see keyspace.Sink.
@@ -168,11 +198,16 @@ func (c *conn) Send(b []byte) error {
 			return err
 		}
 	}
+	c.sent()
+	return nil
+}
+
+// sent empties the write buffer.
+func (c *conn) sent() {
 	c.w.Buf = c.w.Buf[:0]
 	if cap(c.w.Buf) > keepWriter {
 		c.w.Buf = nil
 	}
-	return nil
 }
 
 // Command answers the commands that are not the keyspace's: see keyspace.Hook.

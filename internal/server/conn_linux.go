@@ -9,6 +9,11 @@ import (
 
 // hungUp reports whether the other side has closed its end, without reading.
 func hungUp(nc net.Conn) bool {
+	if k, ok := nc.(*socket); ok {
+		gone := false
+		err := k.control(func(fd int) error { gone = fdHungUp(fd); return nil })
+		return gone || err != nil
+	}
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
 		return false
@@ -18,10 +23,12 @@ func hungUp(nc net.Conn) bool {
 		return true
 	}
 	gone := false
-	err = raw.Control(func(fd uintptr) {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-		n, err := unix.Poll(p, 0)
-		gone = err == nil && n > 0 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
-	})
+	err = raw.Control(func(fd uintptr) { gone = fdHungUp(int(fd)) })
 	return gone || err != nil
+}
+
+func fdHungUp(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n > 0 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
 }

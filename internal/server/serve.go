@@ -54,7 +54,8 @@ func (o *ServeOptions) EnsureDefaults() {
 	}
 }
 
-// Server serves RESP connections: a goroutine each, which reads, executes and replies in turn. What a connection can
+// Server serves RESP connections, each of which is read, executed and answered in turn: by a reactor, where there is one
+// (reactor.go), otherwise by a goroutine each. What a connection can
 // make the process hold is bounded: the command that it is sending (1 GiB), its transaction (1 GiB), and the replies
 // that it has not read (keyspace.Options.ReplyBytes and one value a shard), since the next command waits for them.
 type Server struct {
@@ -83,7 +84,8 @@ type Server struct {
 	quit     chan struct{}
 	stopping context.Context // ends with quit
 	stop     context.CancelFunc
-	done     sync.WaitGroup
+	done     sync.WaitGroup // a connection counts from accept to end
+	reactors reactors
 }
 
 // NewServer makes a server and starts its sampling of rates. Close it.
@@ -98,6 +100,7 @@ func NewServer(o ServeOptions) *Server {
 	s.rates.commandsFrom = &s.ks.Stats.Commands
 	s.config.init(s)
 	s.snapshots.init(s)
+	s.reactors.s = s
 	// The ticker samples rates and closes snapshots that nobody uses any more. It is ended by quit; Shutdown waits for it.
 	s.done.Go(s.tick)
 	s.initGates()
@@ -175,11 +178,28 @@ func (s *Server) accept(nc net.Conn) {
 		_ = nc.Close()
 		return
 	}
+	own := s.reactors.adopt(c)
 	s.clients.add(c)
+	if own {
+		s.done.Add(1)
+		s.mu.Unlock()
+		c.attach()
+		return
+	}
 	// The connection's goroutine owns the connection, its session and its buffers. It ends when the client leaves, is
 	// killed or breaks the protocol, or when Shutdown closes the connection; Shutdown waits for it.
 	s.done.Go(c.serve)
 	s.mu.Unlock()
+}
+
+// stopped reports whether Shutdown was called.
+func (s *Server) stopped() bool {
+	select {
+	case <-s.quit:
+		return true
+	default:
+		return false
+	}
 }
 
 // Shutdown stops accepting and ends the connections: those that wait for a command at once, others when they have
@@ -215,6 +235,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.clients.each(func(c *conn) { c.close() })
 		<-ended
 	}
+	s.reactors.close()
 	s.snapshots.closeAll()
 	return errors.Join(errs...)
 }

@@ -1,0 +1,299 @@
+package server
+
+import (
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/understudy-kv/understudy/internal/resp"
+)
+
+// A reactor serves many connections on one goroutine: it waits for those that have sent something, reads once from each,
+// has all that they ask executed as one group a shard, and writes once to each. So a client that sends one command at a
+// time shares the log's write, the feeders' wake-up and the switches between goroutines with all the others.
+//
+// A reactor waits for nothing but its epoll. A connection whose next step may wait (a transaction, a command of several
+// keys as one, an fsync before the reply, a held write, replies that its client does not read) gets a goroutine that
+// carries on in the way of conn.serve, and gives it back when it has done all that was sent.
+//
+// Invariants:
+//
+//  1. A connection has one owner from the moment its state leaves idle: the reactor, or its goroutine.
+//  2. The epoll reports edges. What is reported while somebody owns the connection makes its state again, and the owner
+//     reads before it gives the connection up. Who has read less than there was room for has read all; who has read more,
+//     or knows of the stream's end, reads again first.
+//  3. The socket is closed by the owner, in end. Others shut it down, which the epoll reports.
+type reactor struct {
+	s     *Server
+	epoll int
+	wake  int // an eventfd: there is something else to look at than sockets
+	done  chan struct{}
+
+	mu struct {
+		sync.Mutex
+		seats   []seat // by what the epoll is told
+		free    []int32
+		closing bool // run is to return
+		closed  bool // it has
+	}
+
+	// What follows belongs to the reactor's goroutine.
+	events  []unix.EpollEvent
+	ready   []*conn // owned, to be read from
+	next    []*conn // the same, in the next round
+	offered []*conn // owned, their commands are at the shards
+	now     time.Time
+	looked  time.Time     // when idle connections were looked for
+	took    time.Duration // what the commands of a connection took of late, on average, until they were planned or answered
+	spread  time.Time     // until then every connection gets a goroutine
+}
+
+// seat is a connection's place in a reactor. Its number tells the events of the connections that had it before.
+type seat struct {
+	c      *conn
+	number int32
+}
+
+const (
+	// maxReady is how many connections one round takes at most, beside those that it has not read to the end.
+	maxReady = 256
+	// largeWrite is the size from which on a reactor leaves the writing to a goroutine.
+	largeWrite = 256 << 10
+	// slowBegin is the time that the commands of a connection may take on average before the reactor leaves them to goroutines,
+	// for spreadFor, since it is the disk that takes it, and a disk serves many readers better than one. One connection
+	// counts for at most slowest: what another process took of the core's time is no sign.
+	slowBegin = 100 * time.Microsecond
+	slowest   = time.Millisecond
+	spreadFor = 100 * time.Millisecond
+)
+
+func (r *reactor) run() {
+	defer close(r.done)
+	for r.wait() {
+		for _, c := range r.ready {
+			r.read(c)
+		}
+		r.settle()
+		clear(r.ready)
+		r.ready, r.next = r.next, r.ready[:0]
+	}
+}
+
+// wait finds the connections that have sent something. It returns false when the reactor is to end.
+func (r *reactor) wait() bool {
+	n := r.poll(0)
+	if n == 0 && len(r.ready) == 0 {
+		runtime.Gosched() // what the last round has woken, feeders above all, runs before this goroutine sleeps
+		if n = r.poll(0); n == 0 {
+			n = r.poll(r.patience())
+		}
+	}
+	r.now = time.Now()
+	r.lookForIdle()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.events[:n] {
+		if e.Fd < 0 {
+			var b [8]byte
+			_, _ = unix.Read(r.wake, b[:])
+			continue
+		}
+		if at := r.mu.seats[e.Fd]; at.c != nil && at.number == e.Pad {
+			r.noteLocked(at.c, e.Events)
+		}
+	}
+	return !r.mu.closing
+}
+
+// noteLocked takes what the epoll has reported of a connection.
+func (r *reactor) noteLocked(c *conn, events uint32) {
+	k := c.socket
+	const hungUp = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
+	if events&hungUp != 0 {
+		k.ended.Store(true)
+	}
+	if events&(unix.EPOLLIN|hungUp) != 0 && k.state.CompareAndSwap(idle, busy) {
+		r.ready = append(r.ready, c)
+		return
+	}
+	if events&(unix.EPOLLIN|hungUp) != 0 {
+		k.state.CompareAndSwap(busy, again)
+	}
+	if events&(unix.EPOLLOUT|hungUp) != 0 {
+		select {
+		case k.writable <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (r *reactor) poll(timeout int) int {
+	n, _ := unix.EpollWait(r.epoll, r.events, timeout) // fails with EINTR only
+	return max(n, 0)
+}
+
+// patience is how long the reactor may sleep, in milliseconds.
+func (r *reactor) patience() int {
+	limit := time.Duration(r.s.timeout.Load())
+	if limit == 0 {
+		return -1
+	}
+	return int(min(max(limit/8, time.Millisecond), time.Second) / time.Millisecond)
+}
+
+// lookForIdle ends the connections that have sent nothing for too long.
+func (r *reactor) lookForIdle() {
+	limit := time.Duration(r.s.timeout.Load())
+	if limit == 0 || r.now.Sub(r.looked) < time.Duration(r.patience())*time.Millisecond {
+		return
+	}
+	r.looked = r.now
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, at := range r.mu.seats {
+		if c := at.c; c != nil && c.socket.state.Load() == idle && r.now.UnixNano()-c.active.Load() >= int64(limit) {
+			_ = c.socket.shutdown(unix.SHUT_RD)
+		}
+	}
+}
+
+// read takes what the connection has sent and plans it.
+func (r *reactor) read(c *conn) {
+	k := c.socket
+	if r.s.stopped() || c.closed.Load() {
+		r.end(c)
+		return
+	}
+	if n, err := c.fill(r.now); n == 0 {
+		if err == unix.EAGAIN {
+			k.state.Store(idle)
+			return
+		}
+		r.end(c)
+		return
+	}
+	broken := c.parse()
+	if r.now.Before(r.spread) {
+		r.carryOn(c)
+		return
+	}
+	if len(c.cmds) > 0 {
+		begun := time.Now()
+		c.begin(quiet{c})
+		r.note(time.Since(begun))
+	}
+	switch {
+	case broken != resp.ErrShort || c.planned < len(c.cmds) || c.session.Syncs():
+		r.carryOn(c)
+	case len(c.cmds) == 0:
+		r.giveBack(c)
+	default:
+		c.session.Offer()
+		r.offered = append(r.offered, c)
+	}
+}
+
+// note takes what the commands of one connection took.
+func (r *reactor) note(d time.Duration) {
+	if r.took += (min(d, slowest) - r.took) / 64; r.took > slowBegin {
+		r.took, r.spread = 0, r.now.Add(spreadFor)
+	}
+}
+
+// quiet is the sink of a connection that is not to be written to now.
+type quiet struct{ *conn }
+
+func (q quiet) Flush() error { return nil }
+func (q quiet) Send(b []byte) error {
+	q.w.Buf = append(q.w.Buf, b...)
+	return nil
+}
+
+// settle answers what was offered.
+func (r *reactor) settle() {
+	late := r.offered[:0]
+	for _, c := range r.offered {
+		if !r.answer(c) {
+			late = append(late, c)
+		}
+	}
+	if len(late) > 0 {
+		runtime.Gosched() // somebody else is at the shard
+		for _, c := range late {
+			if !r.answer(c) {
+				r.carryOn(c)
+			}
+		}
+	}
+	clear(r.offered)
+	r.offered = r.offered[:0]
+}
+
+// answer sends the replies of a connection if they are there, and reports whether they were.
+func (r *reactor) answer(c *conn) bool {
+	if !c.session.Settle(quiet{c}) {
+		return false
+	}
+	c.executed()
+	k := c.socket
+	if len(c.w.Buf) > largeWrite {
+		r.carryOn(c)
+		return true
+	}
+	n, err := syscall.Write(k.fd, c.w.Buf)
+	r.s.stats.netOut.Add(uint64(max(n, 0)))
+	switch {
+	case n == len(c.w.Buf):
+		c.sent()
+		r.giveBack(c)
+	case err == nil || err == unix.EAGAIN || err == unix.EINTR:
+		c.w.Buf = append(c.w.Buf[:0], c.w.Buf[max(n, 0):]...)
+		r.carryOn(c)
+	default:
+		r.end(c)
+	}
+	return true
+}
+
+// giveBack gives up the connection, unless there may be more to read.
+func (r *reactor) giveBack(c *conn) {
+	if c.socket.more() {
+		r.next = append(r.next, c)
+		return
+	}
+	c.socket.state.Store(idle)
+}
+
+// carryOn leaves the connection to a goroutine.
+func (r *reactor) carryOn(c *conn) {
+	if c.socket.more() {
+		c.socket.state.Store(again)
+	}
+	// It owns the connection, and ends when it has done what the client has sent, or with the connection; Shutdown waits
+	// for that.
+	go c.carryOn()
+}
+
+func (c *conn) carryOn() {
+	k := c.socket
+	for c.executeBuffered() == nil && !c.ending {
+		if k.state.CompareAndSwap(busy, idle) {
+			return
+		}
+		k.state.Store(busy) // what happens from here on is read below, or makes it again once more
+		if c.s.stopped() {
+			break
+		}
+		n, err := c.fill(time.Now())
+		if n == 0 && err != unix.EAGAIN {
+			break
+		}
+		if k.more() {
+			k.state.Store(again)
+		}
+	}
+	k.reactor.end(c)
+}
