@@ -92,7 +92,7 @@ func TestPrimaryThatDoesNotRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		begin := time.Now()
-		for f.Status()[0].Link.State == "streaming" || f.Status()[0].Link.State == "handshake" {
+		for state := "handshake"; state == "streaming" || state == "handshake"; state = f.Status()[0].Link.State {
 			if _, err := theirs.Write(wire.AppendHeartbeat(nil, wire.Heartbeat{Position: w.Position})); err != nil {
 				break
 			}
