@@ -55,6 +55,7 @@ type fakeShard struct {
 	gate       chan struct{} // Ingest waits for it, if there is one
 	largest    int           // of the runs ingested
 	installs   int
+	tried      int // runs that TryIngest took
 }
 
 func newFakeShard(fs vfs.FS, id int, dir string) *fakeShard {
@@ -78,6 +79,19 @@ func (s *fakeShard) text() (t string)            { s.locked(func() { t = string(
 func (s *fakeShard) AdoptLineage(l wire.Lineage) error {
 	s.locked(func() { s.lineage = l })
 	return nil
+}
+
+func (s *fakeShard) TryIngest(frames []byte, first, next uint64) (bool, error) {
+	free := false
+	s.locked(func() {
+		if free = s.gate == nil; free {
+			s.tried++
+		}
+	})
+	if !free {
+		return false, nil
+	}
+	return true, s.Ingest(frames, first, next)
 }
 
 func (s *fakeShard) Ingest(frames []byte, first, next uint64) error {

@@ -20,9 +20,14 @@ func (r run) frames() []byte { return r.slab.b[r.from:r.to] }
 // inbox holds frames between the reader and the applier, bounded in bytes. A full inbox makes the reader wait, which
 // fills the socket's buffers, which makes the primary wait: nothing is dropped and nothing grows (pitfall 38).
 //
+// The applier is woken for what is worth it. For a little, which is what a client without a pipeline writes, the wake-up would
+// cost more than the work: the reader, before it reads on, takes that for itself if the applier has nothing to do.
+//
 //  1. What is held, plus what is being applied, is at most limit bytes; or it is one single frame (pitfall 29).
 //  2. Frames leave in the order in which they came, each once.
 //  3. After close nothing enters. What is inside still leaves, unless it was dropped.
+//  4. At most one run is out: from take or takeSmall to release.
+//  5. While the reader waits, for bytes or for room, the applier knows of what is queued.
 type inbox struct {
 	limit int64
 	// waiting is told when put or reserve begins and ceases to wait.
@@ -34,6 +39,7 @@ type inbox struct {
 		head     int // runs[head:] are queued
 		bytes    int64
 		reserved int64 // of bytes, for the frame that is being read
+		out      bool  // a run was taken and not released
 		closed   bool
 	}
 	room  sync.Cond // bytes fell, or closed
@@ -65,6 +71,7 @@ func (b *inbox) waitLocked(n int64) error {
 	if b.mu.bytes == 0 || b.mu.bytes+n <= b.limit {
 		return nil
 	}
+	b.ready.Signal()
 	b.waiting(true)
 	defer b.waiting(false)
 	for b.mu.bytes != 0 && b.mu.bytes+n > b.limit && !b.mu.closed {
@@ -91,6 +98,9 @@ func (b *inbox) put(f wire.Frame, at span) error {
 		return err
 	}
 	b.mu.bytes += n
+	if b.mu.bytes > small {
+		defer b.ready.Signal()
+	}
 	if k := len(b.mu.runs); k > b.mu.head {
 		if last := &b.mu.runs[k-1]; last.slab == at.slab && last.to == at.from {
 			last.to, last.next = at.to, f.Next()
@@ -99,8 +109,43 @@ func (b *inbox) put(f wire.Frame, at span) error {
 	}
 	at.slab.hold()
 	b.mu.runs = append(b.mu.runs, run{span: at, first: f.First, next: f.Next()})
-	b.ready.Signal()
 	return nil
+}
+
+// small is how many bytes of frames the reader applies itself.
+const small = 32 << 10
+
+// takeSmall returns what is queued if that is one small run and the applier is idle. Otherwise it wakes the applier, if there is
+// anything.
+func (b *inbox) takeSmall() (run, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := len(b.mu.runs) - b.mu.head
+	if n == 1 && b.mu.bytes <= small && !b.mu.out && !b.mu.closed {
+		return b.takeLocked(), true
+	}
+	if n > 0 {
+		b.ready.Signal()
+	}
+	return run{}, false
+}
+
+// hand wakes the applier, if there is anything.
+func (b *inbox) hand() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.mu.runs) > b.mu.head {
+		b.ready.Signal()
+	}
+}
+
+// giveBack undoes takeSmall, and wakes the applier for the run.
+func (b *inbox) giveBack(r run) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.out = false
+	b.mu.runs, b.mu.head = append(b.mu.runs[:0], r), 0
+	b.ready.Signal()
 }
 
 // take returns the oldest run, and waits for one. The caller gives it back by release. It reports false when the inbox
@@ -114,6 +159,11 @@ func (b *inbox) take() (run, bool) {
 	if len(b.mu.runs) == b.mu.head {
 		return run{}, false
 	}
+	return b.takeLocked(), true
+}
+
+func (b *inbox) takeLocked() run {
+	b.mu.out = true
 	r := b.mu.runs[b.mu.head]
 	b.mu.runs[b.mu.head] = run{}
 	b.mu.head++
@@ -124,13 +174,14 @@ func (b *inbox) take() (run, bool) {
 		clear(b.mu.runs[n:])
 		b.mu.runs, b.mu.head = b.mu.runs[:n], 0
 	}
-	return r, true
+	return r
 }
 
-// release makes room of what take returned.
+// release makes room of what take or takeSmall returned.
 func (b *inbox) release(r run) {
 	b.mu.Lock()
 	b.mu.bytes -= int64(r.to - r.from)
+	b.mu.out = false
 	b.mu.Unlock()
 	b.room.Signal()
 	r.slab.release()

@@ -211,6 +211,73 @@ func TestInbox(t *testing.T) {
 	})
 }
 
+// TestInboxSmall: the reader gets one small run that nobody else is at, and otherwise the applier hears of it.
+func TestInboxSmall(t *testing.T) {
+	box := newInbox(1<<20, func(bool) {})
+	next := uint64(0)
+	put := func(size int) {
+		t.Helper()
+		raw := frameOf(t, next, strings.Repeat("v", size))
+		next++
+		f, err := wire.ParseFrame(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &slab{b: raw}
+		s.refs.Store(1)
+		if err := box.put(f, span{slab: s, to: len(raw)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, ok := box.takeSmall(); ok {
+		t.Fatal("took from an empty inbox")
+	}
+	put(10)
+	a, ok := box.takeSmall()
+	if !ok || a.first != 0 || a.next != 1 {
+		t.Fatalf("took %v, %v", a, ok)
+	}
+	put(10)
+	if _, ok := box.takeSmall(); ok {
+		t.Fatal("took a second run while one was out")
+	}
+	box.release(a)
+	b, ok := box.takeSmall()
+	if !ok || b.first != 1 {
+		t.Fatalf("took %v, %v", b, ok)
+	}
+	box.giveBack(b)
+	if c, ok := box.take(); !ok || c.first != 1 {
+		t.Fatalf("took %v, %v behind giveBack", c, ok)
+	}
+	if _, ok := box.takeSmall(); ok {
+		t.Fatal("took beside the applier")
+	}
+	box.release(b)
+	put(small)
+	if _, ok := box.takeSmall(); ok {
+		t.Fatal("took a large run")
+	}
+	c, _ := box.take()
+	box.release(c)
+	put(10)
+	put(10) // slabs of their own: no run of one piece
+	if _, ok := box.takeSmall(); ok {
+		t.Fatal("took one of two runs")
+	}
+	box.close(false)
+	for i := uint64(3); i < 5; i++ {
+		if r, ok := box.take(); !ok || r.first != i {
+			t.Fatalf("took %v, %v", r, ok)
+		} else {
+			box.release(r)
+		}
+	}
+	if box.size() != 0 {
+		t.Fatalf("%d bytes held", box.size())
+	}
+}
+
 // TestInboxClose: who waits for room is sent away, and what was queued leaves or is dropped.
 func TestInboxClose(t *testing.T) {
 	for _, drop := range []bool{false, true} {

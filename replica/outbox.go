@@ -22,9 +22,12 @@ type outbox struct {
 
 func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1), taken: make(chan struct{}, 1)} }
 
-func (o *outbox) signal() {
+func (o *outbox) signal() { signal(o.wake) }
+
+// signal leaves a token in a channel of capacity 1. A nil channel takes none.
+func signal(c chan struct{}) {
 	select {
-	case o.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -57,15 +60,26 @@ func (o *outbox) pushBehind(frame []byte, ahead int, done <-chan struct{}) bool 
 	}
 }
 
-// ack has an ack sent. Who made it may come here behind somebody with a later one, and an ack that goes back is a protocol
-// error: so what was said once is not taken back.
+// ack makes an ack due; the caller has it sent. Who made it may come here behind somebody with a later one, and an ack that
+// goes back is a protocol error: so what was said once is not taken back.
 func (o *outbox) ack(a wire.Ack) {
 	o.mu.Lock()
+	defer o.mu.Unlock()
 	n := &o.mu.ack
 	n.Received, n.Applied, n.Durable = max(n.Received, a.Received), max(n.Applied, a.Applied), max(n.Durable, a.Durable)
 	o.mu.due = true
-	o.mu.Unlock()
-	o.signal()
+}
+
+// takeAck moves the ack into buf, if one is due and nothing else is to be said before it.
+func (o *outbox) takeAck(buf []byte) []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	buf = buf[:0]
+	if o.mu.due && !o.mu.closing && len(o.mu.frames) == 0 {
+		buf = wire.AppendAck(buf, o.mu.ack)
+		o.mu.due = false
+	}
+	return buf
 }
 
 // close has last, if any, sent behind what is here, and nothing after it.

@@ -13,9 +13,12 @@ import (
 // reader is the connection's read side, with what the session wants to know of each read.
 type reader struct{ s *session }
 
-// Read reads once, notes the time, and in a full sync waits until the bytes are within the rate limit.
+// Read has what was read before applied, reads once, notes the time, and in a full sync waits until the bytes are within the rate limit.
 func (r reader) Read(b []byte) (int, error) {
 	s, pacer := r.s, r.s.r.f.pacer
+	if shard := s.r.shard(); shard != nil {
+		s.applySmall(shard)
+	}
 	if !s.pacing || pacer == nil {
 		n, err := s.conn.Read(b)
 		if n > 0 {

@@ -24,11 +24,15 @@ const (
 // link and carry out what does not block; the reader alone carries out the rest.
 type session struct {
 	r      *runner
+	ctx    context.Context // ends with the link
 	conn   net.Conn
 	inbox  *inbox
 	outbox *outbox
 	done   chan struct{} // closed when the session is to end
 	once   sync.Once
+
+	// writing is held by whoever takes from the outbox and writes to the connection: the writer, or the reader with an ack.
+	writing sync.Mutex
 
 	heard  atomic.Int64 // when bytes arrived, on the node's clock
 	paused atomic.Int32 // reasons for which the session is not reading
@@ -43,13 +47,15 @@ type session struct {
 	undoing *undoing
 	pacing  bool // full sync: reads are paced
 	acts    []Action
+	applied []Action // of what the reader applies itself
+	ack     []byte
 
 	announced string // where the HELLO said that this node serves replicas
 }
 
 // run serves the connection until it ends and everything that belongs to it has ended, and returns why.
 func (r *runner) run(ctx context.Context, conn net.Conn) error {
-	s := &session{r: r, conn: conn, outbox: newOutbox(), done: make(chan struct{})}
+	s := &session{r: r, ctx: ctx, conn: conn, outbox: newOutbox(), done: make(chan struct{})}
 	s.inbox = newInbox(r.f.opts.InboxBytes, s.pause)
 	s.frames = frameReader{src: reader{s}, limit: wire.MaxHandshake, reserve: s.inbox.reserve, busy: s.inbox.queued}
 	s.heard.Store(int64(r.f.now()))
@@ -63,7 +69,7 @@ func (r *runner) run(ctx context.Context, conn net.Conn) error {
 	var group sync.WaitGroup
 	// The writer owns the connection's write side and the ticks. It ends when the outbox is closed and closes the
 	// connection then, which ends the reader. run waits for it.
-	group.Go(func() { s.write(ctx) })
+	group.Go(func() { s.write() })
 	// The applier owns the shard's ingest. It ends when the inbox is closed and empty, or with an error. run waits for
 	// it, so that what has arrived is applied before the next HELLO tells a position (pitfall 1).
 	group.Go(s.apply)
@@ -84,13 +90,17 @@ func (r *runner) run(ctx context.Context, conn net.Conn) error {
 
 // step has the link decide, and carries out what any goroutine may. What is left is for the reader.
 // The buffer is the calling goroutine's own.
-func (s *session) step(ev Event, buf *[]Action) []Action {
+func (s *session) step(ev Event, buf *[]Action) []Action { return s.stepFor(ev, buf, s.outbox.wake) }
+
+// stepFor is step, with whom to tell of an ack: the writer's channel, or nil for a caller that sends it.
+func (s *session) stepFor(ev Event, buf *[]Action, wake chan struct{}) []Action {
 	*buf = s.r.step(ev, (*buf)[:0])
 	rest := (*buf)[:0]
 	for _, a := range *buf {
 		switch a.Kind {
 		case ActionAck:
 			s.outbox.ack(a.Ack)
+			signal(wake)
 		case ActionKeepalive:
 			s.outbox.push(wire.AppendControl(nil, wire.KindKeepalive, nil))
 		case ActionClose:
@@ -143,13 +153,13 @@ func (s *session) pause(on bool) {
 }
 
 // write is the writer.
-func (s *session) write(ctx context.Context) {
+func (s *session) write() {
 	defer s.hangUp()
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
 	var buf []byte
 	var acts []Action
-	for stop := ctx.Done(); ; {
+	for stop := s.ctx.Done(); ; {
 		select {
 		case <-s.outbox.wake:
 		case <-ticker.C:
@@ -160,26 +170,34 @@ func (s *session) write(ctx context.Context) {
 			s.step(s.r.f.stopEvent(), &acts)
 		}
 		var last bool
+		var err error
+		s.writing.Lock()
 		buf, last = s.outbox.take(buf)
 		if len(buf) > 0 {
-			if err := s.send(ctx, buf); err != nil && !last {
-				failed := Event{Kind: EventFailed, Err: err}
-				if ctx.Err() != nil {
-					failed = s.r.f.stopEvent() // which cut the write short
-				}
-				s.step(failed, &acts)
-			}
+			err = s.send(buf)
 		}
+		s.writing.Unlock()
 		if last {
 			return
+		}
+		if err != nil {
+			s.step(s.unsent(err), &acts)
 		}
 	}
 }
 
-func (s *session) send(ctx context.Context, b []byte) error {
+// unsent is the event of a write that failed.
+func (s *session) unsent(err error) Event {
+	if s.ctx.Err() != nil {
+		return s.r.f.stopEvent() // which cut the write short
+	}
+	return Event{Kind: EventFailed, Err: err}
+}
+
+func (s *session) send(b []byte) error {
 	limit := s.r.f.opts.StuckWrite
 	_ = s.conn.SetWriteDeadline(time.Now().Add(limit)) // an error of it is Write's too
-	if s.ending() || ctx.Err() != nil {
+	if s.ending() || s.ctx.Err() != nil {
 		// If close or the stop comes after this test, its own deadline comes after the one above.
 		_ = s.conn.SetWriteDeadline(time.Now().Add(byeTimeout))
 	}
@@ -209,14 +227,61 @@ func (s *session) apply() {
 			return
 		}
 		shard := s.r.shard()
-		err := shard.Ingest(r.frames(), r.first, r.next)
-		s.inbox.release(r)
-		if err != nil {
-			// Nothing behind it is applied, and nothing of it acked (pitfalls 21, 26).
-			s.inbox.close(true)
-			s.step(Event{Kind: EventFailed, Err: fmt.Errorf("%w: mutations [%d, %d): %w", ErrShard, r.first, r.next, err)}, &acts)
+		if !s.ingested(r, shard, shard.Ingest(r.frames(), r.first, r.next), &acts, s.outbox.wake) {
 			return
 		}
-		s.step(Event{Kind: EventApplied, Applied: r.next, Durable: shard.Durable()}, &acts)
+	}
+}
+
+// ingested is behind the ingest of a run. It returns false if that failed.
+func (s *session) ingested(r run, shard Shard, err error, buf *[]Action, wake chan struct{}) bool {
+	s.inbox.release(r)
+	if err != nil {
+		// Nothing behind it is applied, and nothing of it acked (pitfalls 21, 26).
+		s.inbox.close(true)
+		s.step(Event{Kind: EventFailed, Err: fmt.Errorf("%w: mutations [%d, %d): %w", ErrShard, r.first, r.next, err)}, buf)
+		return false
+	}
+	s.stepFor(Event{Kind: EventApplied, Applied: r.next, Durable: shard.Durable()}, buf, wake)
+	return true
+}
+
+// trier is a Shard that can tell whether it would wait.
+type trier interface {
+	// TryIngest is Ingest if the shard is idle. Otherwise it does nothing and returns false.
+	TryIngest(frames []byte, first, next uint64) (bool, error)
+}
+
+// applySmall applies what the reader has queued if it is little and nobody is at the shard, and sends the ack. Otherwise the
+// applier and the writer do. The reader calls it before it reads on.
+func (s *session) applySmall(shard Shard) {
+	t, ok := shard.(trier)
+	if !ok {
+		s.inbox.hand()
+		return
+	}
+	r, ok := s.inbox.takeSmall()
+	if !ok {
+		return
+	}
+	s.pause(true) // it may take long where the disk does not keep up
+	ok, err := t.TryIngest(r.frames(), r.first, r.next)
+	s.pause(false)
+	if !ok {
+		s.inbox.giveBack(r)
+		return
+	}
+	// A kernel takes an ack at once; another connection may make its writer wait for the peer's reader.
+	_, kernel := s.conn.(interface{ SetWriteBuffer(bytes int) error })
+	if !s.ingested(r, shard, err, &s.applied, nil) || !kernel || !s.writing.TryLock() {
+		s.outbox.signal()
+		return
+	}
+	if s.ack = s.outbox.takeAck(s.ack); len(s.ack) > 0 {
+		err = s.send(s.ack)
+	}
+	s.writing.Unlock()
+	if err != nil {
+		s.step(s.unsent(err), &s.applied)
 	}
 }

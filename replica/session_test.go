@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -197,6 +198,77 @@ func TestAcks(t *testing.T) {
 		}
 		if lag := f.Lag(); lag != (Lag{Streaming: true}) {
 			t.Fatalf("lag %+v", lag)
+		}
+		network.close(f)
+	})
+}
+
+// kernelConn is a connection whose bytes a kernel holds, as far as the session knows.
+type kernelConn struct{ net.Conn }
+
+func (kernelConn) SetWriteBuffer(int) error { return nil }
+
+// TestReaderAppliesALittle: single writes are applied and acked by the reader, as long as the shard is free; everything else is the
+// applier's and the writer's, and the order stays.
+func TestReaderAppliesALittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newFakePrimary(t)
+		network := &network{t: t, primaries: []*fakePrimary{p}}
+		store := filledStore(vfs.NewMem(), 0, "")
+		shard := store.shards[0]
+		f := network.follow(store, func(o *FollowerOptions) {
+			o.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+				c, err := network.dial(ctx, address)
+				return kernelConn{c}, err
+			}
+		})
+		caughtUp(t, f)
+		var want strings.Builder
+		write := func(v string) {
+			p.write(v)
+			want.WriteString(v + "\n")
+		}
+		for i := range 30 {
+			var gate chan struct{}
+			if i%3 == 2 { // somebody is at the shard
+				gate = make(chan struct{})
+			}
+			shard.locked(func() { shard.gate = gate })
+			write(fmt.Sprint("small", i))
+			synctest.Wait()
+			if gate != nil {
+				write("behind it")
+				synctest.Wait()
+				shard.locked(func() { shard.gate = nil })
+				close(gate)
+			}
+			if i%5 == 0 {
+				write(strings.Repeat("large", small/4))
+			}
+			synctest.Wait()
+			p.locked(func() {
+				if a := p.acks[len(p.acks)-1]; a.Applied != p.next || a.Received != p.next {
+					t.Fatalf("the write to %d was answered by %+v", p.next, a)
+				}
+			})
+		}
+		if got := shard.text(); got != want.String() {
+			t.Fatal("not what was written")
+		}
+		if shard.tried < 20 || shard.tried > 20+10 {
+			t.Fatalf("the reader applied %d runs", shard.tried)
+		}
+		// What cannot be applied ends the link, whoever finds it.
+		shard.locked(func() { shard.ingestErr = errors.New("no more") })
+		write("lost")
+		synctest.Wait()
+		if l := f.Status()[0].Link; !strings.Contains(l.LastError, "no more") {
+			t.Fatalf("last error %q", l.LastError)
+		}
+		shard.locked(func() { shard.ingestErr = nil })
+		caughtUp(t, f)
+		if got := shard.text(); got != want.String() {
+			t.Fatal("not what was written")
 		}
 		network.close(f)
 	})

@@ -20,22 +20,37 @@ type ingest struct {
 // meanwhile. They must begin at the shard's next offset, otherwise the error is ErrGap. After an error nothing of the
 // frames was applied, or the shard is fenced. Calls are served one after the other.
 func (s *Shard) Ingest(frames []byte, first, next uint64) error {
+	if done, err := s.TryIngest(frames, first, next); done {
+		return err
+	}
+	in := &ingest{frames: frames, first: first, next: next, done: make(chan error, 1)}
 	s.mu.Lock()
 	if s.mu.closed {
 		s.mu.Unlock()
 		return ErrClosed
 	}
-	if len(s.mu.jobs) == 0 && !s.pausedLocked() && s.takeFreeTurnLocked() {
-		s.mu.Unlock()
-		err := s.ingestAll(&ingest{frames: frames, first: first, next: next})
-		s.endTurn()
-		return err
-	}
-	in := &ingest{frames: frames, first: first, next: next, done: make(chan error, 1)}
 	s.mu.ingests = append(s.mu.ingests, in)
 	s.mu.Unlock()
 	poke(s.wake)
 	return <-in.done
+}
+
+// TryIngest is Ingest on the caller's goroutine, if the shard has nothing else to do and ingests are not held up. Otherwise
+// it does nothing and returns false.
+func (s *Shard) TryIngest(frames []byte, first, next uint64) (done bool, err error) {
+	s.mu.Lock()
+	if s.mu.closed {
+		s.mu.Unlock()
+		return true, ErrClosed
+	}
+	if len(s.mu.jobs) > 0 || s.pausedLocked() || !s.takeFreeTurnLocked() {
+		s.mu.Unlock()
+		return false, nil
+	}
+	s.mu.Unlock()
+	err = s.ingestAll(&ingest{frames: frames, first: first, next: next})
+	s.endTurn()
+	return true, err
 }
 
 // PauseIngest holds up ingests for at most d, or until At is called; 0 ends a pause. Reads go on.
