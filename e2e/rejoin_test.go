@@ -89,7 +89,7 @@ func TestRejoinKilled(t *testing.T) {
 	nodes := trio(t)
 	old, next := nodes[0], nodes[1]
 	nodes[2].stop()
-	old.fill("before", 64<<10, 200) // a fork at 0 is no beginning to go back to
+	old.fill("before", 64<<10, 200)
 	undone := uint64(0)
 	rounds := 4
 	if *long {

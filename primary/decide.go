@@ -182,8 +182,8 @@ func undo(h wire.Hello, f Facts, fork wire.Position) Verdict {
 	switch {
 	case h.Capabilities&wire.CapDifference == 0:
 		why = ", and cannot undo it"
-	case fork.Offset == 0:
-		why = ", and nothing else" // a full sync costs no more, and asks the replica whether it may be wiped
+	case fork.Offset == 0 && f.Published == 0:
+		why = ", and nothing else" // undoing it would be a wipe; a full sync asks the replica whether it may be wiped
 	case !f.Values:
 		why = "; this primary cannot tell single keys"
 	case f.Hold == Misaligned:

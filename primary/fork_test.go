@@ -67,7 +67,7 @@ func (w *tree) expect(i, j *treeNode, oldest int) string {
 		return "fullsync evicted"
 	case fork == at:
 		return fmt.Sprint("resume ", at)
-	case fork == 0 || fork < oldest:
+	case fork == 0 && len(i.data) == 0 || fork < oldest:
 		return "fullsync diverged"
 	}
 	return fmt.Sprint("rewind ", fork)

@@ -72,6 +72,42 @@ func (m *member) surplus() []string {
 	return files
 }
 
+// Histories that part at their very beginning, since nothing was written before the promotion, are no other case.
+func TestRejoinAtTheBeginning(t *testing.T) {
+	p := openNode(t, "p", "")
+	a := openNode(t, "a", p.ReplicationAddr())
+	b := openNode(t, "b", p.ReplicationAddr())
+	a.ready()
+	b.ready()
+	a.promote()
+	b.close()
+	a.fill("a", 50)
+	p.fill("p", 50)
+	if already, err := p.Follow(t.Context(), a.ReplicationAddr()); err != nil || already {
+		t.Fatal(already, err)
+	}
+	identical(t, a, p)
+	b.open() // at 0, where both histories begin
+	b.follow(a.ReplicationAddr())
+	identical(t, a, b)
+	for name, m := range map[string]*member{"p": p, "a": a, "b": b} {
+		if n := m.syncs(); n != 0 {
+			t.Errorf("%s counts %d full syncs", name, n)
+		}
+	}
+	if n := p.rewinds(); n < 2 || len(p.surplus()) < 2 {
+		t.Errorf("%d rejoins by difference, and the surplus files %v", n, p.surplus())
+	}
+	// And it stays so.
+	p.close()
+	p.open()
+	a.fill("more", 10)
+	identical(t, a, p, b)
+	if n := p.syncs(); n != 0 {
+		t.Errorf("%d full syncs behind a restart", n)
+	}
+}
+
 // left is an old primary with a surplus of every kind, and the replica that took its place and wrote on. Nobody follows yet;
 // siblings were replicas of the old one until it wrote that surplus.
 func left(t *testing.T, siblings ...**member) (old, next *member) {
