@@ -68,8 +68,10 @@ func (d *dataDir) NewDataset(n int) ([]*shard.Shard, error) {
 	if next != nil && len(next.Shards()) == n {
 		return next.Shards(), nil
 	}
-	if err := d.discard(); err != nil {
-		return nil, err
+	if next != nil {
+		if err := d.discard(); err != nil {
+			return nil, err
+		}
 	}
 	engines := d.prepare(n)
 	next, err := d.store.NewDataset(n)
@@ -111,7 +113,7 @@ func (d *dataDir) discard() error {
 	d.mu.next, d.mu.nextEngines = nil, nil
 	d.mu.Unlock()
 	if next == nil {
-		return nil
+		return d.store.DiscardBegun()
 	}
 	d.mu.Lock()
 	d.mu.retired = append(d.mu.retired, engines)
@@ -121,10 +123,10 @@ func (d *dataDir) discard() error {
 
 // close stops everything cleanly. The follower has been closed.
 func (d *dataDir) close() error {
-	err := errors.Join(d.discard(), d.store.Close())
+	err := d.store.Close()
 	d.mu.Lock()
-	engines := append(d.mu.retired, d.mu.engines)
-	d.mu.retired, d.mu.engines = nil, nil
+	engines := append(d.mu.retired, d.mu.nextEngines, d.mu.engines)
+	d.mu.retired, d.mu.next, d.mu.nextEngines, d.mu.engines = nil, nil, nil, nil
 	d.mu.Unlock()
 	for _, e := range engines {
 		closeEngines(e)

@@ -19,12 +19,15 @@ func (s *Store) recordRole() error {
 	}
 	if s.opts.Primary != "" && s.opts.Primary != n.Asked {
 		if n.Role == Replica {
-			n.Primary, n.Handover = s.opts.Primary, nil
+			n.Primary, n.Handover, n.Building = s.opts.Primary, nil, nil
 		}
 		n.Asked = s.opts.Primary
 	}
 	if n.Role != Primary && n.Role != Replica {
 		return fmt.Errorf("%s has the role %q: this version knows %s and %s", s.fs.PathJoin(s.opts.Dir, nodeFile), n.Role, Primary, Replica)
+	}
+	if n.Role == Primary {
+		n.Building = nil // of the replica that it was
 	}
 	if n == s.mu.node {
 		return nil

@@ -89,7 +89,14 @@ type node struct {
 	Takeover string `json:"takeover,omitempty"` // the last handover that this node took over by
 	Void     string `json:"void,omitempty"`     // the last one that was taken back here
 
+	Building *building `json:"building,omitempty"` // a data set that is to replace the present one
 	Handover *Handover `json:"handover,omitempty"` // of this node's role to another one; its outcome is not known
+}
+
+// building is data-<Dataset>, which NewDataset made and nothing has switched to.
+type building struct {
+	Dataset int `json:"dataset"`
+	Shards  int `json:"shards"`
 }
 
 // Dataset is a full set of shards.
@@ -192,15 +199,18 @@ func (s *Store) writeNode(n node) error {
 	return safefile.Write(s.fs, s.opts.Dir, nodeFile, b)
 }
 
-// sweep removes datasets that were being built when the last process ended.
+// sweep removes datasets that nothing will go on with.
 func (s *Store) sweep() error {
 	names, err := s.fs.List(s.opts.Dir)
 	if err != nil {
 		return err
 	}
-	current := datasetName(s.mu.node.Dataset)
+	current, next := datasetName(s.mu.node.Dataset), ""
+	if b := s.mu.node.Building; b != nil {
+		next = datasetName(b.Dataset)
+	}
 	for _, n := range names {
-		if strings.HasPrefix(n, "data-") && n != current {
+		if strings.HasPrefix(n, "data-") && n != current && n != next {
 			if err := s.fs.RemoveAll(s.fs.PathJoin(s.opts.Dir, n)); err != nil {
 				return err
 			}
@@ -271,16 +281,29 @@ func (d *Dataset) close() error {
 	return errors.Join(errs...)
 }
 
-// NewDataset makes an empty dataset of n shards beside the current one. It becomes the node's by Switch, and is given up
-// by Discard.
+// NewDataset makes a dataset of n shards beside the current one, empty unless an earlier process has begun it. It becomes the
+// node's by Switch, and is given up by Discard; otherwise it outlives the process.
 func (s *Store) NewDataset(n int) (*Dataset, error) {
 	if n < 1 || n > MaxShards {
 		return nil, fmt.Errorf("%d shards: the number must lie within 1 and %d", n, MaxShards)
 	}
 	s.mu.Lock()
-	number := s.mu.node.Dataset + 1
+	begun, number := s.mu.node.Building, s.mu.node.Dataset+1
 	s.mu.Unlock()
+	if begun != nil && *begun == (building{number, n}) {
+		d, err := s.openDataset(number, n)
+		if err == nil {
+			s.mu.Lock()
+			s.mu.building = append(s.mu.building, d)
+			s.mu.Unlock()
+			return d, nil
+		}
+		s.log.Warn("a data set that the last process began cannot be gone on with; it is begun again", "directory", datasetName(number), "error", err)
+	}
 	if err := s.fs.RemoveAll(s.fs.PathJoin(s.opts.Dir, datasetName(number))); err != nil {
+		return nil, err
+	}
+	if err := s.changeNode(func(node *node) { node.Building = &building{number, n} }); err != nil {
 		return nil, err
 	}
 	d, err := s.openDataset(number, n)
@@ -301,15 +324,28 @@ func (s *Store) Discard(d *Dataset) error {
 	s.mu.Lock()
 	s.builtLocked(d)
 	s.mu.Unlock()
-	return errors.Join(d.close(), s.fs.RemoveAll(d.dir))
+	return errors.Join(d.close(), s.forget(), s.fs.RemoveAll(d.dir))
 }
+
+// DiscardBegun deletes a dataset that an earlier process began and this one has not gone on with.
+func (s *Store) DiscardBegun() error {
+	s.mu.Lock()
+	begun := s.mu.node.Building
+	s.mu.Unlock()
+	if begun == nil {
+		return nil
+	}
+	return errors.Join(s.forget(), s.fs.RemoveAll(s.fs.PathJoin(s.opts.Dir, datasetName(begun.Dataset))))
+}
+
+func (s *Store) forget() error { return s.changeNode(func(n *node) { n.Building = nil }) }
 
 // Switch makes d the node's dataset. The old one is closed, and kept under previous/ or deleted. The caller has taken its
 // users away from the old one's shards, or accepts that they get shard.ErrClosed.
 func (s *Store) Switch(d *Dataset) error {
 	s.mu.Lock()
 	old, n := s.mu.dataset, s.mu.node
-	n.Dataset, n.Shards = d.number, len(d.shards)
+	n.Dataset, n.Shards, n.Building = d.number, len(d.shards), nil
 	err := s.writeNode(n)
 	if err == nil {
 		s.mu.node, s.mu.dataset = n, d

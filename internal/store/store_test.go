@@ -165,14 +165,82 @@ func TestDatasetSwitch(t *testing.T) {
 		if len(s.Shards()) != 5 {
 			t.Fatalf("reopened with %d shards, want 5", len(s.Shards()))
 		}
-		names, err = vfs.Default.List(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.Count(strings.Join(names, " "), "data-") != 1 {
-			t.Fatalf("an unfinished dataset was not removed: %v", names)
+		if n := datasets(t, dir); n != 1 {
+			t.Fatalf("%d data sets: a primary's unfinished one was not removed", n)
 		}
 		closeStore(t, s)
+	}
+}
+
+// datasets counts the data sets in a data directory.
+func datasets(t *testing.T, dir string) (n int) {
+	t.Helper()
+	names, err := vfs.Default.List(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(strings.Join(names, " "), "data-")
+}
+
+// A replica goes on with the data set that it was filling when its process ended, unless it is to have another shard count,
+// or follows another node, or gives it up.
+func TestUnfinishedDatasetOutlivesRestarts(t *testing.T) {
+	for name, c := range map[string]struct {
+		primary string                   // at the next start
+		then    func(*store.Store) error // gives it up
+		shards  int                      // asked for at the next start
+		kept    bool
+	}{
+		"gone on with":        {shards: 3, kept: true},
+		"another shard count": {shards: 4},
+		"another primary":     {shards: 3, primary: "other:1"},
+		"given up":            {shards: 3, then: (*store.Store).DiscardBegun},
+		"promoted":            {shards: 3, then: func(s *store.Store) error { return s.SetRole(store.Primary, "") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			closeStore(t, open(t, options(dir, 2)))
+			o := options(dir, 0)
+			s := open(t, o)
+			if err := s.SetRole(store.Replica, "first:1"); err != nil {
+				t.Fatal(err)
+			}
+			d, err := s.NewDataset(3)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mark := filepath.Join(d.Shards()[0].Dir(), "staged")
+			if err := os.WriteFile(mark, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			closeStore(t, s)
+			o.Primary = c.primary
+			s = open(t, o)
+			if c.then != nil {
+				if err := c.then(s); err != nil {
+					t.Fatal(err)
+				}
+				closeStore(t, s)
+				s = open(t, o)
+			}
+			if n := datasets(t, dir); n != 1 && (c.primary != "" || c.then != nil) {
+				t.Errorf("%d data sets in the directory", n)
+			}
+			if d, err = s.NewDataset(c.shards); err != nil {
+				t.Fatal(err)
+			}
+			_, err = os.Stat(filepath.Join(d.Shards()[0].Dir(), "staged"))
+			if (err == nil) != c.kept || len(d.Shards()) != c.shards {
+				t.Errorf("%d shards, and what was staged: %v", len(d.Shards()), err)
+			}
+			if err := s.Switch(d); err != nil {
+				t.Fatal(err)
+			}
+			closeStore(t, s)
+			if n := datasets(t, dir); n != 1 {
+				t.Errorf("%d data sets behind the switch", n)
+			}
+		})
 	}
 }
 
