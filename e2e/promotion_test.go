@@ -234,7 +234,7 @@ func TestRolesSurviveTheBinary(t *testing.T) {
 	p.kill()
 	// a was started as a replica and is a primary; p the other way round. Each is now opened by the other program.
 	a.role, a.args = "primary", a.args[2:] // without --primary
-	p.role, p.args = "replica", append([]string{"--primary", a.replication()}, p.args[2:]...)
+	p.role, p.args = "replica", p.args[2:] // without --shards; it knows whom it follows
 	a.start()
 	wantEqual(t, "role of a", a.mustStatus().Role, "primary")
 	p.start()

@@ -33,7 +33,11 @@ func startPrimary(_ context.Context, o PrimaryOptions, log hclog.Logger, quit fu
 // startReplica opens a node that is a replica, unless its directory says otherwise, and its clients' port. It is ready
 // when clients can connect; what they can read yet is told by -LOADING and by INFO.
 func startReplica(_ context.Context, o ReplicaOptions, log hclog.Logger, quit func(string)) (runnable, error) {
-	return startNode(node.Options{Role: store.Replica, Primary: o.Primary}, &o.NodeOptions, log, quit)
+	no := node.Options{Role: store.Replica, Primary: o.Primary}
+	if o.Primary == "" {
+		no.Role = "" // the directory has one, or Validate would have said so
+	}
+	return startNode(no, &o.NodeOptions, log, quit)
 }
 
 func startNode(no node.Options, o *NodeOptions, log hclog.Logger, quit func(string)) (runnable, error) {

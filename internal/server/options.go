@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/understudy-kv/understudy/internal/shard"
 	"github.com/understudy-kv/understudy/internal/store"
@@ -66,7 +67,7 @@ type PrimaryOptions struct {
 // ReplicaOptions are the flags of the program replica.
 type ReplicaOptions struct {
 	NodeOptions `embed:""`
-	Primary     string `help:"What a new replica follows: the primary's host and replication port base, such as 127.0.0.1:16380. REPLICAOF changes it while the process runs, and another value here at the next start. Required." placeholder:"HOST:PORT"`
+	Primary     string `help:"What a new replica follows: the primary's host and replication port base, such as 127.0.0.1:16380. REPLICAOF changes it while the process runs, and another value here at the next start. Required for a new data directory." placeholder:"HOST:PORT"`
 }
 
 // Validate reports every fault of the options, each with the value and the way out. The parser calls it.
@@ -127,10 +128,19 @@ func (o *NodeOptions) checkRange(shards int) error {
 	return nil
 }
 
+// hasRole reports whether the data directory says what the node is and whom it follows. One that cannot be read is told of
+// when it is opened.
+func (o *ReplicaOptions) hasRole() bool {
+	role, _, err := store.Peek(vfs.Default, o.DataDir)
+	return err != nil || role != ""
+}
+
 // Validate reports every fault of the options, each with the value and the way out. The parser calls it.
 func (o *ReplicaOptions) Validate() error {
 	errs := o.faults()
-	if o.Primary == "" {
+	if o.Primary == "" && o.hasRole() {
+		// It follows whom it followed, or is a primary.
+	} else if o.Primary == "" {
 		errs = append(errs, errors.New("--primary is required: the primary's host and replication port base, such as 127.0.0.1:16380 (a primary prints it when it is ready)"))
 	} else if host, port, err := splitAddress(o.Primary); err != nil {
 		errs = append(errs, fmt.Errorf("--primary: %w", err))
