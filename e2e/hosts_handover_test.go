@@ -27,7 +27,6 @@ func (l *line) handOver(timeout time.Duration) status.Failover {
 // everything does not get the role: when the time is up, held writes go on at the old primary. Once the network is whole
 // it takes over, and clients follow it; nothing that was acknowledged is lost.
 func TestNetworkHandover(t *testing.T) {
-	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		fault func(*line)

@@ -79,7 +79,6 @@ func (k link) down(shards int) error {
 // TestNetworkFaultsByRole: three hosts with addresses of their own, a primary, a replica and a chained replica on them. The host of each
 // role is cut off, or heard by nobody, or deaf. Both sides of every broken link tell so within 10 s, the other link goes on, and when the network is whole again everybody resumes by himself.
 func TestNetworkFaultsByRole(t *testing.T) {
-	t.Parallel()
 	all := func(l *line) []link { return []link{l.upper(), l.lower()} }
 	upper := func(l *line) []link { return []link{l.upper()} }
 	lower := func(l *line) []link { return []link{l.lower()} }

@@ -181,7 +181,6 @@ func TestOutagePastDiskCap(t *testing.T) {
 
 // TestHalfOpenLink: either direction black-holed; both sides notice within 10 s (pitfall 32).
 func TestHalfOpenLink(t *testing.T) {
-	t.Parallel()
 	for _, d := range []faultproxy.Direction{faultproxy.ToServer, faultproxy.ToClient} {
 		t.Run(d.String(), func(t *testing.T) {
 			t.Parallel()

@@ -42,7 +42,9 @@ func run(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "building the commands: %v\n%s", err, out)
 		return 1
 	}
-	// Most scenarios wait for a timeout of the product most of the time, so more of them run at once than there are cores.
+	// Most scenarios wait for a timeout of the product most of the time, so more of them run at once than there are cores. What
+	// is measured to the second, as whether a fault is noticed within ten, comes before them: those tests are not parallel, but
+	// their parts are.
 	parallel := flag.Lookup("test.parallel")
 	set := false
 	flag.Visit(func(f *flag.Flag) { set = set || f.Name == parallel.Name })
