@@ -226,9 +226,13 @@ func (n *Node) prepare(ctx context.Context, f *failover) (*inquiry, store.Handov
 	}
 	silent := map[string]bool{}
 	var refused time.Time // the first time
+	var unheard error     // why the last one that was asked did not answer
 	for {
 		target, err := n.drain(ctx, limited, f, silent)
 		if err != nil {
+			if unheard != nil && ctx.Err() == nil && limited.Err() != nil {
+				err = fmt.Errorf("%w; it was asked before, and did not answer: %w", err, unheard)
+			}
 			return nil, store.Handover{Target: target.base}, err
 		}
 		h, q := n.newHandover(target.base, f.request.Force), &inquiry{node: n, target: target.base, limit: until}
@@ -247,7 +251,7 @@ func (n *Node) prepare(ctx context.Context, f *failover) (*inquiry, store.Handov
 		case limited.Err() != nil:
 			return nil, h, fmt.Errorf("the target did not answer within %s: %w", f.request.Timeout, err)
 		case err != nil:
-			wait = takeoverWait
+			wait, unheard = takeoverWait, err
 			silent[h.Target] = true // another one may have everything, too
 			n.opts.Logger.Warn("the target of the handover does not answer", "target", h.Target, "error", err, "retry_in", wait)
 		}

@@ -31,6 +31,9 @@ func (n *Node) newHandover(target string, force bool) store.Handover {
 // the role is given up, durably, only the target's answer or an operator's ABORT tells who has it, so until then nobody
 // writes here, restarts included. A target that cannot have been asked has no answer to give.
 func (n *Node) takeOver(ctx context.Context, f *failover, q *inquiry, h store.Handover) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // as the target said that it is ready
+	}
 	n.roleMu.Lock()
 	err := n.abdicate(h)
 	n.roleMu.Unlock()
