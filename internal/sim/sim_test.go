@@ -43,7 +43,9 @@ func report(sc Scenario, failed Result) string {
 // seeds runs n seeds on all processors and returns the first failing one, in order, with what it broke, or 0. With stop it
 // begins none behind the first failure, and never one behind a run that does not end.
 func seeds(t *testing.T, from uint64, n int, stop bool) (failed uint64, why *Violation, ran int64) {
-	defer debug.SetGCPercent(debug.SetGCPercent(800)) // of a few MiB
+	// A run makes 10 MiB of garbage, more or less: it is collected behind every few of them, and at the limit.
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(1 << 30))
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	var workers sync.WaitGroup
 	var next atomic.Uint64
 	var mu sync.Mutex
@@ -60,6 +62,9 @@ func seeds(t *testing.T, from uint64, n int, stop bool) (failed uint64, why *Vio
 				}
 				sc := Generate(from+k, Options{})
 				r := Run(sc, nil)
+				if k%8 == 7 {
+					runtime.GC()
+				}
 				mu.Lock()
 				ran++
 				stuck = stuck || r.Goroutines != ""

@@ -24,6 +24,9 @@ func (w *world) welcomed(t *tap, kind wire.Kind) {
 		if p.IsZero() || a.Position.Offset != p.Offset || common < p.Offset {
 			w.fail(3, "%s shard %d is at %s of %s and resumes at %s of %s", who, shard, p, h.Lineage, a.Position, a.Lineage)
 		}
+		if stranded(h, a) {
+			w.fail(3, "%s shard %d has values of %s and resumes from %s, which is at %d of %s", who, shard, h.Settles, t.far.host.name, a.Next, a.Lineage)
+		}
 	case wire.KindRewind:
 		w.event("%s shard %d at %d rewinds to %s at %d", who, shard, p.Offset, t.far.host.name, a.Position.Offset)
 		if a.Position.Offset != common || common == p.Offset {
@@ -50,12 +53,18 @@ func (w *world) judgeFullSync(t *tap, common uint64) {
 	case wire.ReasonEvicted:
 		ok = common == p.Offset && p.Offset < oldest
 	case wire.ReasonDiverged, wire.ReasonUnknownGeneration:
-		ok = common < p.Offset || !related(h.Lineage, a.Lineage)
+		ok = common < p.Offset || !related(h.Lineage, a.Lineage) || stranded(h, a)
 	}
 	if !ok {
 		w.fail(3, "%s shard %d is at %s of %s and syncs in full for the reason %s, from %s, which is at %d of %s and has everything from %d on",
 			t.near.host.name, h.Shard, p, h.Lineage, a.Reason, t.far.host.name, a.Next, a.Lineage, oldest)
 	}
+}
+
+// stranded reports whether the dialling side has undone a surplus with values of a position that the other one does not have:
+// its data never becomes whole there.
+func stranded(h *wire.Hello, a *wire.Welcome) bool {
+	return !h.Settles.IsZero() && !a.Lineage.Contains(h.Settles, a.Next)
 }
 
 // related reports whether two histories have a generation in common.
