@@ -15,10 +15,16 @@ import (
 // pitfallSeeds is how many seeds a pitfall that was brought back may take to be found.
 const pitfallSeeds = 1000
 
-// patch is a unified diff of one file, with lines that begin with # above it.
+// patch is a unified diff, with lines that begin with # above it.
 type patch struct {
-	name, file string
-	hunks      []hunk
+	name  string
+	files []diff
+}
+
+// diff is what a patch changes in one file.
+type diff struct {
+	file  string
+	hunks []hunk
 }
 
 type hunk struct{ before, after string }
@@ -30,15 +36,17 @@ func readPatch(path string) (p patch, err error) {
 		return p, err
 	}
 	p.name = strings.TrimSuffix(filepath.Base(path), ".patch")
+	var d *diff
 	var h *hunk
 	for _, line := range strings.SplitAfter(string(b), "\n") {
 		switch {
 		case line == "" || line[0] == '#' || strings.HasPrefix(line, "--- "):
 		case strings.HasPrefix(line, "+++ b/"):
-			p.file = strings.TrimSpace(line[len("+++ b/"):])
-		case strings.HasPrefix(line, "@@"):
-			p.hunks = append(p.hunks, hunk{})
-			h = &p.hunks[len(p.hunks)-1]
+			p.files = append(p.files, diff{file: strings.TrimSpace(line[len("+++ b/"):])})
+			d, h = &p.files[len(p.files)-1], nil
+		case d != nil && strings.HasPrefix(line, "@@"):
+			d.hunks = append(d.hunks, hunk{})
+			h = &d.hunks[len(d.hunks)-1]
 		case h == nil:
 			return p, fmt.Errorf("%s: %q stands before the first hunk", path, line)
 		case line[0] == '-':
@@ -49,21 +57,21 @@ func readPatch(path string) (p patch, err error) {
 			h.before, h.after = h.before+line[1:], h.after+line[1:]
 		}
 	}
-	if p.file == "" || len(p.hunks) == 0 {
+	if h == nil {
 		return p, fmt.Errorf("%s: no file, or no hunk", path)
 	}
 	return p, nil
 }
 
 // apply returns the patched file.
-func (p patch) apply(root string) ([]byte, error) {
-	b, err := os.ReadFile(filepath.Join(root, p.file))
+func (d diff) apply(root string) ([]byte, error) {
+	b, err := os.ReadFile(filepath.Join(root, d.file))
 	if err != nil {
 		return nil, err
 	}
-	for _, h := range p.hunks {
+	for _, h := range d.hunks {
 		if n := bytes.Count(b, []byte(h.before)); n != 1 {
-			return nil, fmt.Errorf("%s no longer fits: %s has its lines %d times:\n%s", p.name, p.file, n, h.before)
+			return nil, fmt.Errorf("it no longer fits: %s has its lines %d times:\n%s", d.file, n, h.before)
 		}
 		b = bytes.Replace(b, []byte(h.before), []byte(h.after), 1)
 	}
@@ -91,15 +99,17 @@ func patches(t *testing.T) (all []patch) {
 // The patches that bring pitfalls back still fit the code.
 func TestPitfallsFit(t *testing.T) {
 	for _, p := range patches(t) {
-		before, err := os.ReadFile(filepath.Join(root, p.file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		after, err := p.apply(root)
-		if err != nil {
-			t.Error(err)
-		} else if bytes.Equal(before, after) {
-			t.Errorf("%s changes nothing", p.name)
+		for _, d := range p.files {
+			before, err := os.ReadFile(filepath.Join(root, d.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			after, err := d.apply(root)
+			if err != nil {
+				t.Errorf("%s: %v", p.name, err)
+			} else if bytes.Equal(before, after) {
+				t.Errorf("%s changes nothing in %s", p.name, d.file)
+			}
 		}
 	}
 }
@@ -118,22 +128,27 @@ var found = regexp.MustCompile(`found at seed (\d+), after (\d+) seeds: (invaria
 
 // find builds the simulator with the patch, and runs it until it finds something.
 func (p patch) find(t *testing.T) {
-	b, err := p.apply(root)
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
-	patched, overlay, program := filepath.Join(dir, "patched.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "sim.test")
-	original, err := filepath.Abs(filepath.Join(root, p.file))
-	if err != nil {
+	overlay, program := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "sim.test")
+	replace, content := map[string]string{}, map[string][]byte{}
+	for i, d := range p.files {
+		b, err := d.apply(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		original, err := filepath.Abs(filepath.Join(root, d.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		patched := filepath.Join(dir, fmt.Sprintf("patched%d.go", i))
+		replace[original], content[patched] = patched, b
+	}
+	var err error
+	if content[overlay], err = json.Marshal(map[string]map[string]string{"Replace": replace}); err != nil {
 		t.Fatal(err)
 	}
-	replace, err := json.Marshal(map[string]map[string]string{"Replace": {original: patched}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for path, content := range map[string][]byte{patched: b, overlay: replace} {
-		if err := os.WriteFile(path, content, 0o600); err != nil {
+	for path, b := range content {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
