@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -162,6 +163,13 @@ func (n *node) status() (status.Node, error) {
 func (n *node) mustStatus() status.Node {
 	n.t.Helper()
 	s, err := n.status()
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() && n.proc != nil && n.proc.running() {
+		// It lives, and does not answer: its goroutines tell where it hangs.
+		n.proc.signal(syscall.SIGQUIT)
+		n.proc.wait(10 * time.Second)
+		n.t.Log(n.proc.tail(3000))
+	}
 	must(n.t, err)
 	return s
 }
