@@ -25,7 +25,7 @@ func replToken(c *call) {
 	switch {
 	case len(c.args) == 1:
 		for i, s := range shards {
-			at[i] = s.Position()
+			at[i] = covered(s)
 		}
 	case len(c.args) == 2 && c.is(1, "own"):
 		for i, p := range c.session.Written() {
@@ -42,6 +42,20 @@ func replToken(c *call) {
 		return
 	}
 	c.w.Bulk(appendToken(nil, at))
+}
+
+// covered is what readers of a shard see, named by the generation that made it: the one that begins there may go again
+// without a mutation, and nobody would ever reach a position of it.
+func covered(on *shard.Shard) (at wire.Position) {
+	// Lineage and offset belong together while the state machine cannot be switched.
+	err := on.Use(func(shard.StateMachine) error {
+		at = on.Lineage().Reached(on.Position().Offset)
+		return nil
+	})
+	if err != nil {
+		return on.Position() // it is being closed or replaced
+	}
+	return at
 }
 
 // replWaitFor is REPL.WAITFOR token timeout-ms: OK as soon as readers see everything that the token covers.

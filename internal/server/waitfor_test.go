@@ -156,6 +156,31 @@ func TestReadYourWrites(t *testing.T) {
 	is(empty, "-LOADING", "REPL.WAITFOR", second, "1")
 }
 
+// A token that is taken while a new generation has no mutation yet asks for what was made before it: the generation may go
+// again, and nobody else has it.
+func TestTokenOfAGenerationInVain(t *testing.T) {
+	p := startPair(t, 2)
+	c, r := commandtest.Dial(t, p.primary.addr, 2), commandtest.Dial(t, p.replica.addr, 2)
+	for i := range 20 {
+		c.Do("SET", fmt.Sprint("k", i), "v")
+	}
+	p.ship(t)
+	for i, s := range p.primary.ks.Shards() {
+		if err := s.Demote(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Promote(); err != nil {
+			t.Fatal(err)
+		}
+		if s.Position().Generation == p.replica.ks.Shards()[i].Position().Generation {
+			t.Fatalf("shard %d has begun no generation", i)
+		}
+	}
+	if got := string(r.Do("REPL.WAITFOR", token(t, c), "100")); got != "+OK\r\n" {
+		t.Errorf("REPL.WAITFOR: %q", got)
+	}
+}
+
 // Acks count for the history that a write was made in. The same offsets in another one are other writes (pitfalls 11 and
 // 35).
 func TestWaitCountsOneHistory(t *testing.T) {
