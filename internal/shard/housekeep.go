@@ -15,17 +15,24 @@ const housekeepEvery = time.Second
 func (s *Shard) housekeep() {
 	ticker := time.NewTicker(housekeepEvery)
 	defer ticker.Stop()
+	before := uint64(0) // where the log ended a tick ago
 	for {
 		var waiting chan struct{}
+		limit := s.recoveryLimit()
 		select {
 		case <-ticker.C:
 			s.syncByPolicy()
+			next := s.Log().Next()
+			if next == before {
+				limit = min(limit, s.recoveryLimitAtRest())
+			}
+			before = next
 		case <-s.tidy:
 		case waiting = <-s.trim:
 		case <-s.quit:
 			return
 		}
-		if err := s.Trim(); err != nil && !errors.Is(err, ErrClosed) {
+		if err := s.tidyUp(limit); err != nil && !errors.Is(err, ErrClosed) {
 			s.opts.Logger.Warn("trimming the log", "shard", s.opts.Shard, "error", err)
 		}
 		if waiting != nil {
@@ -67,16 +74,18 @@ func (s *Shard) syncByPolicy() {
 	}
 }
 
-// Trim has the state machine flushed when recovery would need more of the log than the backlog keeps anyway, and deletes
-// the segments that neither recovery, nor the keep, nor a slot within the cap holds.
-func (s *Shard) Trim() error {
+// Trim has the state machine flushed when recovery would need more of the log than it may, and deletes the segments that
+// neither recovery, nor the keep, nor a slot within the cap holds.
+func (s *Shard) Trim() error { return s.tidyUp(s.recoveryLimit()) }
+
+func (s *Shard) tidyUp(limit int64) error {
 	return s.use(func(m StateMachine) error {
 		log := s.Log()
 		durable, err := m.Durable()
 		if err != nil {
 			return err
 		}
-		if limit := s.recoveryLimit(); log.BytesFrom(durable) > limit {
+		if log.BytesFrom(durable) > limit {
 			if err := m.Flush(); err != nil {
 				return err
 			}
@@ -95,13 +104,28 @@ func (s *Shard) Trim() error {
 	})
 }
 
-// recoveryLimit is how much log recovery may have to replay before a flush is asked for: twice what is kept anyway. The less
-// often there is a flush, the more of what it would have written has been overwritten before; a replay takes about a second for
-// each 128 MiB of small values.
+// recoveryLimit is how much log recovery may have to replay before a flush is asked for: twice what is kept anyway, within
+// half of the cap. The less often there is a flush, the more of what it would have written has been overwritten before; a
+// replay takes about a second for each 128 MiB of small values.
 func (s *Shard) recoveryLimit() int64 {
-	keep, _ := s.backlogLimits()
-	if keep == 0 {
+	keep, disk := s.backlogBounds()
+	return max(min(2*keep, disk/2), 1<<20)
+}
+
+// recoveryLimitAtRest is the same while nothing is written: half of what is kept anyway, so that recovery holds no segment of
+// its own.
+func (s *Shard) recoveryLimitAtRest() int64 {
+	keep, _ := s.backlogBounds()
+	return max(keep/2, 1<<20)
+}
+
+// backlogBounds are the backlog's limits, with its defaults.
+func (s *Shard) backlogBounds() (keep, disk int64) {
+	if keep, disk = s.backlogLimits(); keep == 0 {
 		keep = backlog.DefaultKeep
 	}
-	return max(2*keep, 1<<20)
+	if disk == 0 {
+		disk = backlog.DefaultDisk
+	}
+	return keep, disk
 }

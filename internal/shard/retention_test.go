@@ -9,6 +9,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/understudy-kv/understudy/internal/eventually"
 	"github.com/understudy-kv/understudy/internal/shard"
 )
 
@@ -61,6 +62,25 @@ func TestAReplicaTrimsToTheKeep(t *testing.T) {
 	if oldest := again.Log().Bounds().Oldest; oldest == 0 {
 		t.Fatal("a replica's log is not trimmed")
 	}
+}
+
+// What recovery needs may be twice the keep while writes go on, so that more of it is overwritten before a flush. Once they
+// rest, the log goes back to the keep.
+func TestRestTrimsToTheKeep(t *testing.T) {
+	o := options(vfs.NewMem())
+	o.SegmentBytes, o.BacklogKeep, o.BacklogDisk = 256<<10, 2<<20, 32<<20
+	s := open(t, o)
+	s.SetRetention(func() (uint64, bool) { return 0, false })
+	for i := range 100 {
+		mustWrite(t, s, fmt.Sprint("k", i%3), strings.Repeat("v", 35_000))
+	}
+	if err := s.Trim(); err != nil {
+		t.Fatal(err)
+	}
+	if oldest := s.Log().Bounds().Oldest; oldest != 0 {
+		t.Fatalf("3.5 MB of log with a keep of 2 MiB, and it was flushed and begins at %d", oldest)
+	}
+	eventually.True(t, 20*time.Second, "the log is trimmed", func() bool { return s.Log().Bounds().Oldest > 0 })
 }
 
 // slowFlush is a state machine that is flushed slowly, or not at all.
