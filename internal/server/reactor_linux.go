@@ -115,12 +115,15 @@ func (r *reactor) noteLocked(c *conn, events uint32) {
 	if events&hungUp != 0 {
 		k.ended.Store(true)
 	}
-	if events&(unix.EPOLLIN|hungUp) != 0 && k.state.CompareAndSwap(idle, busy) {
-		r.ready = append(r.ready, c)
-		return
-	}
-	if events&(unix.EPOLLIN|hungUp) != 0 {
-		k.state.CompareAndSwap(busy, again)
+	// The owner may give the connection up between two looks at its state, so it is looked at until one of them holds.
+	for events&(unix.EPOLLIN|hungUp) != 0 {
+		if k.state.CompareAndSwap(idle, busy) {
+			r.ready = append(r.ready, c)
+			return
+		}
+		if k.state.CompareAndSwap(busy, again) || k.state.Load() == again {
+			break
+		}
 	}
 	if events&(unix.EPOLLOUT|hungUp) != 0 {
 		select {

@@ -1,9 +1,14 @@
 package server
 
 import (
+	"runtime"
 	"runtime/metrics"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/understudy-kv/understudy/internal/command/commandtest"
 )
@@ -48,4 +53,45 @@ func TestReactorServesItself(t *testing.T) {
 	if n := created(500, "PING"); n < 400 {
 		t.Errorf("PING: %d goroutines for 500 commands: the measure shows nothing", n)
 	}
+}
+
+// What the epoll reports while a goroutine gives its connection up is lost on neither of the two: the reactor takes the
+// connection, or the goroutine reads once more.
+func TestReactorLosesNoEdge(t *testing.T) {
+	k := &socket{writable: make(chan struct{}, 1)}
+	r, c := &reactor{}, &conn{socket: k}
+	const rounds = 300_000
+	var round, done atomic.Int64 // they spin, since a wake-up takes longer than what is to be hit
+	var gaveUp atomic.Bool
+	var owner sync.WaitGroup
+	// The owner, started here, gives up once a round, and ends behind the last one; the test waits for it.
+	owner.Go(func() {
+		for i := int64(1); i <= rounds; i++ {
+			for round.Load() < i {
+				runtime.Gosched()
+			}
+			for range i % 16 {
+				_ = round.Load()
+			}
+			gaveUp.Store(k.state.CompareAndSwap(busy, idle))
+			done.Store(i)
+		}
+	})
+	for i := int64(1); i <= rounds; i++ {
+		r.ready = r.ready[:0]
+		k.state.Store(busy)
+		round.Store(i)
+		for range i / 16 % 16 {
+			_ = round.Load()
+		}
+		r.noteLocked(c, unix.EPOLLIN)
+		for done.Load() < i {
+			runtime.Gosched()
+		}
+		state := k.state.Load()
+		if kept := gaveUp.Load() && state == busy && len(r.ready) == 1 || !gaveUp.Load() && state == again && len(r.ready) == 0; !kept && !t.Failed() {
+			t.Errorf("round %d: given up %v, state %d, %d ready: what was reported is lost", i, gaveUp.Load(), state, len(r.ready))
+		}
+	}
+	owner.Wait()
 }
