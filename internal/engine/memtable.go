@@ -244,17 +244,10 @@ func (m *memtable) touch(hashes []uint32) (sum uint64) {
 func (m *memtable) touchRefs(refs []uint32) (sum uint64) {
 	chunks := *m.chunks.Load()
 	for _, ref := range refs {
-		b := chunks[ref>>chunkBits][ref&(1<<chunkBits-1)*refUnit:]
-		sum += uint64(b[0])
-		if len(b) > cacheLine {
-			sum += uint64(b[cacheLine])
-		}
+		sum += uint64(chunks[ref>>chunkBits][ref&(1<<chunkBits-1)*refUnit])
 	}
 	return sum
 }
-
-// cacheLine is a processor's, in bytes.
-const cacheLine = 64
 
 // touched keeps the loads of touchRefs from being optimized away.
 var touched atomic.Uint64
