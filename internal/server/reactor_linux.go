@@ -41,14 +41,15 @@ type reactor struct {
 	}
 
 	// What follows belongs to the reactor's goroutine.
-	events  []unix.EpollEvent
-	ready   []*conn // owned, to be read from
-	next    []*conn // the same, in the next round
-	offered []*conn // owned, their commands are at the shards
-	now     time.Time
-	looked  time.Time     // when idle connections were looked for
-	took    time.Duration // what the commands of a connection took of late, on average, until they were planned or answered
-	spread  time.Time     // until then every connection gets a goroutine
+	events   []unix.EpollEvent
+	ready    []*conn // owned, to be read from
+	next     []*conn // the same, in the next round
+	offered  []*conn // owned, their commands are at the shards
+	executed bool    // what was offered
+	now      time.Time
+	looked   time.Time     // when idle connections were looked for
+	took     time.Duration // what the commands of a connection took of late, on average, until they were planned or answered
+	spread   time.Time     // until then every connection gets a goroutine
 }
 
 // seat is a connection's place in a reactor. Its number tells the events of the connections that had it before.
@@ -217,6 +218,7 @@ func (q quiet) Send(b []byte) error {
 
 // settle answers what was offered.
 func (r *reactor) settle() {
+	r.executed = false
 	late := r.offered[:0]
 	for _, c := range r.offered {
 		if !r.answer(c) {
@@ -239,6 +241,12 @@ func (r *reactor) settle() {
 func (r *reactor) answer(c *conn) bool {
 	if !c.session.Settle(quiet{c}) {
 		return false
+	}
+	if !r.executed {
+		// The first one's has executed them all. The feeders that it has woken send before the replies leave, so that a replica
+		// has the writes as soon as their clients know of them.
+		r.executed = true
+		runtime.Gosched()
 	}
 	c.executed()
 	k := c.socket
