@@ -74,6 +74,7 @@ type Shard struct {
 		wanted   bool // the loop waits for it
 		blocking int  // of jobs: how many only the loop may run
 	}
+	slow atomic.Int64       // until then groups are the loop's, nanoseconds since 1970; see Serve
 	wake chan struct{}      // capacity 1: the loop has something to take
 	turn chan struct{}      // capacity 1: the turn that the loop waits for has ended
 	quit chan struct{}      // closed by Close: the loop ends once its queues are empty

@@ -1,6 +1,9 @@
 package shard
 
-import "runtime"
+import (
+	"runtime"
+	"time"
+)
 
 // What the loop works with (see Shard) belongs to whoever has the turn: one goroutine at a time. Most of the time that is
 // not the loop. A caller whose jobs never block queues them with Offer and has them executed with Serve: if the shard is
@@ -28,9 +31,33 @@ func (s *Shard) Offer(j Job) error {
 	return nil
 }
 
+const (
+	// slowCommit is how long the commit of a group takes that has waited for a disk, or for a flush; nobody but the loop
+	// executes groups for slowFor behind one, since a caller may have others to serve.
+	slowCommit = 20 * time.Millisecond
+	slowFor    = 100 * time.Millisecond
+)
+
+// noteCommit takes what a commit took.
+func (s *Shard) noteCommit(d time.Duration) {
+	if d > slowCommit {
+		s.slow.Store(time.Now().Add(slowFor).UnixNano())
+	}
+}
+
+// isSlow reports whether groups are the loop's for now.
+func (s *Shard) isSlow() bool {
+	until := s.slow.Load()
+	return until != 0 && time.Now().UnixNano() < until
+}
+
 // Serve has the jobs that were offered executed: now, by the caller, if the shard is idle; otherwise by whoever is at it.
 // The jobs' Committed may have been called on return, or may be called later.
 func (s *Shard) Serve() {
+	if s.isSlow() {
+		poke(s.wake)
+		return
+	}
 	s.mu.Lock()
 	if len(s.mu.jobs) == 0 || !s.takeFreeTurnLocked() {
 		s.mu.Unlock()

@@ -144,3 +144,63 @@ func TestServeNeverBlocks(t *testing.T) {
 		}
 	})
 }
+
+// lingering is a state machine whose Apply waits while it is told to.
+type lingering struct {
+	shard.StateMachine
+	wait func()
+}
+
+func (m *lingering) Apply(b wire.Batch) error {
+	m.wait()
+	return m.StateMachine.Apply(b)
+}
+
+// Behind a commit that took long, whoever serves a shard does not wait for the next one: it is the loop's.
+func TestServeLeavesSlowCommitsToTheLoop(t *testing.T) {
+	var long atomic.Bool
+	stall := make(chan struct{})
+	var stalled atomic.Bool
+	o := options(vfs.NewMem())
+	inner := o.Open
+	o.Open = func(e shard.Env) (shard.StateMachine, error) {
+		m, err := inner(e)
+		return &lingering{StateMachine: m, wait: func() {
+			switch {
+			case long.Swap(false):
+				<-time.After(50 * time.Millisecond) // this is the slow disk
+			case stalled.Load():
+				<-stall
+			}
+		}}, err
+	}
+	s := open(t, o)
+	offer := func(key string) *put {
+		j := &put{key: key, value: "v", done: make(chan error, 1)}
+		if err := s.Offer(j); err != nil {
+			t.Fatal(err)
+		}
+		return j
+	}
+	long.Store(true)
+	first := offer("a")
+	s.Serve()
+	stalled.Store(true)
+	second := offer("b")
+	served := make(chan struct{})
+	// Ends at once, unless it executes what was offered; then when the stall does.
+	go func() { s.Serve(); close(served) }()
+	select {
+	case <-served:
+	case <-time.After(10 * time.Second):
+		t.Error("Serve waits for a commit behind a slow one")
+	}
+	stalled.Store(false)
+	close(stall)
+	for _, j := range []*put{first, second} {
+		if err := <-j.done; err != nil {
+			t.Error(err)
+		}
+	}
+	<-served
+}
