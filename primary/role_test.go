@@ -108,7 +108,7 @@ func TestSessionsArePinnedToTheirPath(t *testing.T) {
 		if after := s.server.Status(0).Refusals; !maps.Equal(before, after) || before["loop"] != 1 {
 			t.Fatalf("refusals were %v before two questions, and are %v", before, after)
 		}
-		h.Shard = 7
+		h.Node, h.Shard = wire.ID{0xCC}, 7
 		asks := s.dial(0)
 		asks.send(wire.AppendHello(nil, h))
 		asks.ending()
