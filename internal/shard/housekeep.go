@@ -105,8 +105,7 @@ func (s *Shard) tidyUp(limit int64) error {
 }
 
 // recoveryLimit is how much log recovery may have to replay before a flush is asked for: twice what is kept anyway, within
-// half of the cap. The less often there is a flush, the more of what it would have written has been overwritten before; a
-// replay takes about a second for each 128 MiB of small values.
+// half of the cap. The less often there is a flush, the more of what it would have written has been overwritten before.
 func (s *Shard) recoveryLimit() int64 {
 	keep, disk := s.backlogBounds()
 	return max(min(2*keep, disk/2), 1<<20)
