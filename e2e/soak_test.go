@@ -274,7 +274,16 @@ func (s *soaked) handOver() {
 			continue
 		}
 		host, port, _ := net.SplitHostPort(n.addr)
-		p.command("FAILOVER", "TO", host, port, "TIMEOUT", "10000")
+		// The cut of an earlier round may come only now; while the target dials anew the request is refused, and nothing has happened.
+		eventually(s.t, 20*time.Second, "the handover begins", func() error {
+			ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+			defer cancel()
+			err := p.rdb.Do(ctx, "FAILOVER", "TO", host, port, "TIMEOUT", "10000").Err()
+			if err != nil && !strings.Contains(err.Error(), "target replica is not online") {
+				s.t.Fatalf("%s: FAILOVER TO %s: %v", p.name, n.name, err)
+			}
+			return err
+		})
 		var f *status.Failover
 		eventually(s.t, 20*time.Second, "the handover is over", func() error {
 			f = p.mustStatus().Failover
