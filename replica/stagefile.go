@@ -40,10 +40,30 @@ func (s *staging) store(c wire.Chunk) error {
 		s.bad = append(s.bad, c.File)
 		return s.closeFile()
 	}
-	if err := s.file.Sync(); err != nil {
-		return err
+	file := s.file
+	s.file = nil
+	return s.sync(file, s.path(f.Name))
+}
+
+// sync has a whole file made durable and closed, in the background.
+func (s *staging) sync(file vfs.File, path string) error {
+	if s.syncer == nil {
+		s.syncer = newSyncer(s.fs)
 	}
-	return s.closeFile()
+	if s.syncer.add(file, path) {
+		return nil
+	}
+	return errors.Join(s.settle(), file.Close())
+}
+
+// settle waits until every whole file is durable.
+func (s *staging) settle() error {
+	if s.syncer == nil {
+		return nil
+	}
+	err := s.syncer.end()
+	s.syncer = nil
+	return err
 }
 
 func (s *staging) closeFile() error {
@@ -55,10 +75,10 @@ func (s *staging) closeFile() error {
 	return err
 }
 
-// verify ends a round of fetching: damaged files are removed and wanted again; without any, the directories are synced,
-// and everything in filesDir is durable and as the manifest says.
+// verify ends a round of fetching: damaged files are removed and wanted again; without any, everything in filesDir is as the
+// manifest says, and durable but for the directories.
 func (s *staging) verify() ([]wire.Want, error) {
-	if err := s.closeFile(); err != nil {
+	if err := errors.Join(s.closeFile(), s.settle()); err != nil {
 		return nil, err
 	}
 	var wants []wire.Want
@@ -88,4 +108,4 @@ func (s *staging) seal() error {
 }
 
 // close ends the use, so that a later session may go on. What was written of an unfinished file stays.
-func (s *staging) close() error { return s.closeFile() }
+func (s *staging) close() error { return errors.Join(s.closeFile(), s.settle()) }

@@ -54,6 +54,7 @@ type staging struct {
 	file     vfs.File                // of the index current
 	current  uint32
 	dirs     map[string]struct{} // that hold files, to be synced
+	syncer   *syncer             // of files that are whole; nil without one
 }
 
 // stagedSnapshot tells which snapshot a shard's staging directory has a part of, for HELLO. It is the zero ID if there
@@ -127,7 +128,10 @@ func openStaging(fs vfs.FS, shardDir string, at wire.Position, m *wire.Manifest,
 		return nil, nil, err
 	}
 	wants, err := s.compare()
-	return s, wants, err
+	if err != nil {
+		return nil, nil, errors.Join(err, s.close())
+	}
+	return s, wants, nil
 }
 
 func (s *staging) filesDir() string { return s.fs.PathJoin(s.dir, stagingFiles) }
@@ -204,12 +208,22 @@ func (s *staging) compare() ([]wire.Want, error) {
 				return nil, err
 			}
 		}
-		if have < f.Size {
+		switch {
+		case have < f.Size:
 			s.hashes[uint32(i)] = h
 			wants = append(wants, wire.Want{File: uint32(i), From: have})
+		case f.Size > 0:
+			// Who wrote it may have been killed before it was synced.
+			file, err := s.fs.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
+			if err == nil {
+				err = s.sync(file, path)
+			}
+			if err != nil {
+				return nil, err
+			}
 		}
 	}
-	return wants, nil
+	return wants, s.settle()
 }
 
 // hash reads a staged file as far as it goes.
