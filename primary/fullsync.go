@@ -15,6 +15,9 @@ import (
 // The checkpoint goes on, and is there when it comes back.
 const checkpointTimeout = 8 * time.Second
 
+// chunkSize is how much of a file goes into one chunk frame: what is read, summed up and sent stays in the processor's cache.
+const chunkSize = 256 << 10
+
 // progress is how far a full sync is. The feeder writes it, status reads it.
 type progress struct {
 	began        atomic.Int64 // UnixNano of the first FETCH, 0 before
@@ -226,20 +229,24 @@ func (c *session) sendFile(snap *snapshot, w wire.Want) error {
 		return fmt.Errorf("%w: %w", errSnapshot, err)
 	}
 	defer f.Close()
-	buf := make([]byte, min(info.Size-w.From, wire.MaxChunk))
 	for at := w.From; at < info.Size; {
 		if err := c.alive(); err != nil {
 			return err
 		}
-		n, err := f.ReadAt(buf[:min(info.Size-at, wire.MaxChunk)], int64(at))
-		if n == 0 {
-			if err == nil || errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
+		n := int(min(info.Size-at, chunkSize))
+		read := func(b []byte) error {
+			if n, err := f.ReadAt(b, int64(at)); n < len(b) {
+				if err == nil || errors.Is(err, io.EOF) {
+					err = io.ErrUnexpectedEOF
+				}
+				c.port.snapshots.condemn(snap)
+				return fmt.Errorf("%w: %s at byte %d of %d: %w", errSnapshot, info.Name, at+uint64(n), info.Size, err)
 			}
-			c.port.snapshots.condemn(snap)
-			return fmt.Errorf("%w: %s at byte %d of %d: %w", errSnapshot, info.Name, at, info.Size, err)
+			return nil
 		}
-		c.out = wire.AppendChunk(c.out[:0], wire.Chunk{File: w.File, From: at, Data: buf[:n]})
+		if c.out, err = wire.AppendChunkOf(c.out[:0], w.File, at, n, read); err != nil {
+			return err
+		}
 		if err := c.write(c.out); err != nil {
 			return err
 		}

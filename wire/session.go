@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 func malformed(format string, args ...any) error {
@@ -222,13 +223,22 @@ type Chunk struct {
 
 // AppendChunk appends c as a frame: file:4 from:8 bytes.
 func AppendChunk(dst []byte, c Chunk) []byte {
-	start := len(dst)
-	dst = append(dst, make([]byte, HeaderSize)...)
-	putHeader(dst[start:], Header{Kind: KindChunk, Length: uint32(12 + len(c.Data))})
-	dst = binary.LittleEndian.AppendUint32(dst, c.File)
-	dst = binary.LittleEndian.AppendUint64(dst, c.From)
-	dst = append(dst, c.Data...)
-	return binary.LittleEndian.AppendUint32(dst, Checksum(0, dst[start:]))
+	dst, _ = AppendChunkOf(dst, c.File, c.From, len(c.Data), func(data []byte) error { copy(data, c.Data); return nil })
+	return dst
+}
+
+// AppendChunkOf is [AppendChunk] for size bytes that read puts where they belong, so that they are not copied. It returns
+// read's error, and dst as it was.
+func AppendChunkOf(dst []byte, file uint32, from uint64, size int, read func(data []byte) error) ([]byte, error) {
+	start, body := len(dst), len(dst)+HeaderSize+12
+	frame := slices.Grow(dst, HeaderSize+12+size+TrailerSize)[:body+size]
+	putHeader(frame[start:], Header{Kind: KindChunk, Length: uint32(12 + size)})
+	binary.LittleEndian.PutUint32(frame[start+HeaderSize:], file)
+	binary.LittleEndian.PutUint64(frame[start+HeaderSize+4:], from)
+	if err := read(frame[body:]); err != nil {
+		return dst, err
+	}
+	return binary.LittleEndian.AppendUint32(frame, Checksum(0, frame[start:])), nil
 }
 
 // ParseChunk reads the payload of a chunk frame.
