@@ -229,6 +229,9 @@ func (s *Server) attach(p *port, h wire.Hello, o *opening, address string) bool 
 	o.session = opened
 	if a.Syncing {
 		o.snapshot = p.snapshots.acquire(h.Snapshot, o.least)
+		if int(h.Shards) != len(s.ports) {
+			s.prepare(p) // the replica lays out its shards anew, and learns from this session's answer how many
+		}
 		return true
 	}
 	if o.log.Bounds().Oldest > a.Start {
@@ -238,6 +241,15 @@ func (s *Server) attach(p *port, h wire.Hello, o *opening, address string) bool 
 		return false
 	}
 	return true
+}
+
+// prepare has snapshots of all other shards made, side by side with this one's.
+func (s *Server) prepare(p *port) {
+	for _, other := range s.ports {
+		if other != p {
+			other.snapshots.prepare()
+		}
+	}
 }
 
 // holdOf turns what opening a reader said into a fact; an error that is none comes back.

@@ -77,6 +77,8 @@ type fake struct {
 	unsettled   bool
 	values      map[string][]byte // what Values tells
 	noValues    bool              // the state machine cannot
+	known       []wire.File       // what CheckpointSummed tells
+	quiet       int               // how many asked for quiet and did not release it
 }
 
 var history = wire.Lineage{{Generation: wire.Generation{'a'}, First: 0}}
@@ -210,6 +212,30 @@ func (f *fake) Checkpoint(dir string) (wire.Position, error) {
 		}
 	}
 	return at, nil
+}
+
+func (f *fake) CheckpointSummed(dir string) (wire.Position, []wire.File, error) {
+	at, err := f.Checkpoint(dir)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return at, f.known, err
+}
+
+func (f *fake) Quiet() (release func()) {
+	add := func(n int) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.quiet += n
+	}
+	add(1)
+	return func() { add(-1) }
+}
+
+// asked is how many checkpoints there were, and how many ask for quiet now.
+func (f *fake) asked() (checkpoints, quiet int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.checkpoints, f.quiet
 }
 
 // write appends and publishes frames of one put each, with values of size bytes.

@@ -23,6 +23,30 @@ func (p *port) tellsValues() bool {
 	return err == nil
 }
 
+// summer is a [Shard] that knows the sums of files of its checkpoints.
+type summer interface {
+	// CheckpointSummed is [Shard.Checkpoint]. It returns size and XXH3-128 sum of those files that it knows them of, by their
+	// names in dir.
+	CheckpointSummed(dir string) (at wire.Position, known []wire.File, err error)
+}
+
+// quiet asks a shard that can to put off work of its own until release is called, so that a full sync is over sooner.
+func quiet(s Shard) (release func()) {
+	if s, ok := s.(interface{ Quiet() (release func()) }); ok {
+		return s.Quiet()
+	}
+	return func() {}
+}
+
+// checkpoint takes a checkpoint, and tells what is known of its files.
+func checkpoint(s Shard, dir string) (at wire.Position, known []wire.File, err error) {
+	if s, ok := s.(summer); ok {
+		return s.CheckpointSummed(dir)
+	}
+	at, err = s.Checkpoint(dir)
+	return at, nil, err
+}
+
 // Shard is what a [Server] needs of a shard. Its methods are called from many goroutines.
 type Shard interface {
 	// ID is the shard's index, from 0.

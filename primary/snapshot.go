@@ -104,9 +104,13 @@ func digest(ctx context.Context, fs vfs.FS, path string) (size uint64, sum [16]b
 	}
 }
 
-// describe lists the files below dir/files with their sizes and sums, ordered by name.
-func describe(ctx context.Context, fs vfs.FS, id wire.ID, dir string) (wire.Manifest, error) {
+// describe lists the files below dir/files with their sizes and sums, ordered by name. It reads those that are not known.
+func describe(ctx context.Context, fs vfs.FS, id wire.ID, dir string, known []wire.File) (wire.Manifest, error) {
 	m := wire.Manifest{Snapshot: id}
+	have := make(map[string]wire.File, len(known))
+	for _, f := range known {
+		have[f.Name] = f
+	}
 	var walk func(dir, prefix string) error
 	walk = func(dir, prefix string) error {
 		names, err := fs.List(dir)
@@ -126,7 +130,12 @@ func describe(ctx context.Context, fs vfs.FS, id wire.ID, dir string) (wire.Mani
 				}
 				continue
 			}
-			f := wire.File{Name: prefix + name}
+			f, ok := have[prefix+name]
+			if ok && int64(f.Size) == info.Size() {
+				m.Files = append(m.Files, f)
+				continue
+			}
+			f = wire.File{Name: prefix + name}
 			if f.Size, f.Sum, err = digest(ctx, fs, path); err != nil {
 				return err
 			}

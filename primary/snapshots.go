@@ -18,7 +18,7 @@ import (
 )
 
 // shareLimit is how much log a joiner may have to be sent behind a snapshot that is already there; past it, it gets one
-// of its own. Taking a checkpoint costs a flush and reading every file once.
+// of its own. Taking a checkpoint costs a flush, and reading every file that an earlier process wrote.
 const shareLimit = 64 << 20
 
 // snapshots are one shard's, in dir. A snapshot lives while a session or a slot uses it, then for the reconnect window,
@@ -140,6 +140,13 @@ func (m *snapshots) acquire(want wire.ID, least uint64) *snapshot {
 	return s
 }
 
+// prepare has a snapshot made, if there is none to be shared: somebody will ask for one soon.
+func (m *snapshots) prepare() {
+	if m.shard.Settled() && m.shard.Err() == nil {
+		m.release(m.acquire(wire.ID{}, 0))
+	}
+}
+
 func (m *snapshots) release(s *snapshot) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -162,13 +169,15 @@ func (m *snapshots) lost(s *snapshot) error {
 	return nil
 }
 
-// make takes the checkpoint, sums up its files and puts both in place.
+// make takes the checkpoint, sums up those of its files whose sums are not known, and puts both in place.
 func (m *snapshots) make(s *snapshot) {
+	defer quiet(m.shard)()
 	began := time.Now()
 	tmp := s.dir + unfinished
+	var known []wire.File
 	err := m.fs.MkdirAll(tmp, 0o755)
 	if err == nil {
-		s.at, err = m.shard.Checkpoint(m.fs.PathJoin(tmp, snapshotFiles))
+		s.at, known, err = checkpoint(m.shard, m.fs.PathJoin(tmp, snapshotFiles))
 	}
 	if err == nil && s.at.Offset < s.pin {
 		err = fmt.Errorf("the checkpoint is at %s, before offset %d at which it was asked for", s.at, s.pin)
@@ -183,7 +192,7 @@ func (m *snapshots) make(s *snapshot) {
 	m.mu.Unlock()
 	close(s.taken)
 
-	s.manifest, err = describe(m.ctx, m.fs, s.id, tmp)
+	s.manifest, err = describe(m.ctx, m.fs, s.id, tmp, known)
 	if err == nil {
 		err = s.save(m.fs, tmp)
 	}

@@ -17,6 +17,12 @@ type StateMachine = shard.StateMachine
 // Rewinder is a [StateMachine] that can rejoin by difference, at either end.
 type Rewinder = shard.Rewinder
 
+// Summer is a [StateMachine] that knows the sums of files that it wrote.
+type Summer = shard.Summer
+
+// Quieter is a [StateMachine] that can put off work of its own.
+type Quieter = shard.Quieter
+
 // MachineEnv is what a state machine is given when it is opened.
 type MachineEnv = shard.Env
 

@@ -15,30 +15,39 @@ import (
 // links where the file system has them. Writes go on meanwhile. The position returned is the one that the checkpoint
 // itself holds: it was opened and read. Afterwards dir contains only files that are never changed again, so they can be
 // shipped as they are and opened with [Open] elsewhere.
-func (e *Engine) Checkpoint(dir string) (pos wire.Position, err error) {
+func (e *Engine) Checkpoint(dir string) (wire.Position, error) {
+	pos, _, err := e.CheckpointSummed(dir)
+	return pos, err
+}
+
+// CheckpointSummed is [Engine.Checkpoint], and tells what it knows of the files by itself: size and XXH3-128 sum of those
+// whose writing it has seen. They are named relative to dir.
+func (e *Engine) CheckpointSummed(dir string) (pos wire.Position, known []wire.File, err error) {
 	if err := e.enter(); err != nil {
-		return pos, err
+		return pos, nil, err
 	}
 	defer e.exit()
 	if err := e.Err(); err != nil {
-		return pos, err // a damaged store is not handed on
+		return pos, nil, err // a damaged store is not handed on
 	}
 	if err := e.flush(); err != nil {
-		return pos, err
+		return pos, nil, err
 	}
 	if err := e.touchManifest(); err != nil {
-		return pos, fmt.Errorf("engine: checkpoint of %s: %w", e.dir, err)
+		return pos, nil, fmt.Errorf("engine: checkpoint of %s: %w", e.dir, err)
 	}
-	if err := e.unlessFenced(func() error { return e.db.Checkpoint(dir) }); err != nil {
-		return pos, fmt.Errorf("engine: checkpoint of %s to %s: %w", e.dir, dir, err)
+	err = e.unlessFenced(func() error { return e.db.Checkpoint(dir) })
+	known = e.gate.sums.take(dir, e.o.FS)
+	if err != nil {
+		return pos, nil, fmt.Errorf("engine: checkpoint of %s to %s: %w", e.dir, dir, err)
 	}
 	if err := e.dropLogs(dir); err != nil {
-		return pos, fmt.Errorf("engine: checkpoint of %s to %s: %w", e.dir, dir, err)
+		return pos, nil, fmt.Errorf("engine: checkpoint of %s to %s: %w", e.dir, dir, err)
 	}
 	if pos, err = e.inspect(dir); err != nil {
-		return pos, errors.Join(fmt.Errorf("engine: checkpoint %s does not open: %w", dir, err), e.o.FS.RemoveAll(dir))
+		return pos, nil, errors.Join(fmt.Errorf("engine: checkpoint %s does not open: %w", dir, err), e.o.FS.RemoveAll(dir))
 	}
-	return pos, nil
+	return pos, known, nil
 }
 
 // dropLogs removes the write-ahead logs that Pebble copied. Without a log it still makes one a store, and leaves it empty.

@@ -75,6 +75,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.gate = newGate(o.FS, dir, o.BeforeFlush)
 	e.health = newHealth(dir, o, e.gate)
 	e.gate.fatal = e.health.fail
+	e.gate.quiet.tables = e.pressure.tables.Load
 	e.use.idle = sync.NewCond(&e.use)
 	e.use.views = map[*View]struct{}{}
 	p := pebbleOptions(o, e.gate)

@@ -7,18 +7,21 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/zeebo/xxh3"
 )
 
 const (
 	// flushCategory is how Pebble labels the tables that a memtable's flush creates. TestBeforeFlush fails should a
 	// new Pebble label them otherwise.
 	flushCategory vfs.DiskWriteCategory = "pebble-memtable-flush"
+	// compactionCategory is the same of compactions; TestQuiet fails should a new Pebble label them otherwise.
+	compactionCategory vfs.DiskWriteCategory = "pebble-compaction"
 	// retryPause is how long a failed flush or compaction waits for its next attempt; Pebble itself retries at once.
 	retryPause = 250 * time.Millisecond
 	flushDelay = 10 * time.Second
 )
 
-// gate stands between Pebble and the file system. It does three things that Pebble has no hook for, all where Pebble
+// gate stands between Pebble and the file system. It does four things that Pebble has no hook for, all where Pebble
 // holds no lock that a client needs:
 //
 //  1. Before the first table of a flush is created it calls beforeFlush, and fails the creation, hence the flush, when
@@ -27,6 +30,7 @@ const (
 //  3. It is the fence: when something fails whose fate on disk is unknown (a manifest, a marker, the directory), the
 //     goroutine that it happened to never hears of it. It is parked for the rest of the process, and nothing in the
 //     directory changes any more.
+//  4. It has a compaction wait before its next table while somebody asked for quiet (quiet.go).
 //
 // Why parked: Pebble calls such errors fatal and is not made to go on. Told of the error, it would delete the tables of
 // a version edit that may well be in the manifest, and then trip over level-0 bookkeeping that was prepared for the
@@ -45,6 +49,8 @@ type gate struct {
 	unsynced    atomic.Bool   // a flush has begun and beforeFlush has not yet returned for it
 	retryAt     atomic.Int64  // nanoseconds since 1970; no table is created before
 	flush       sync.Mutex    // serialises beforeFlush
+	sums        sums          // of the tables
+	quiet       quiet
 }
 
 func newGate(fs vfs.FS, dir string, beforeFlush func() error) *gate {
@@ -119,6 +125,9 @@ func (g *gate) Create(name string, category vfs.DiskWriteCategory) (vfs.File, er
 	inside := g.PathDir(name) == g.dir
 	if inside && (strings.HasSuffix(base, ".sst") || strings.HasSuffix(base, ".blob")) {
 		g.wait()
+		if category == compactionCategory {
+			g.quiet.wait(g.closing)
+		}
 	}
 	if g.isFenced() {
 		return nil, ErrFenced
@@ -134,6 +143,10 @@ func (g *gate) Create(name string, category vfs.DiskWriteCategory) (vfs.File, er
 		if err == nil {
 			f = &gateFile{File: f, g: g}
 		}
+	}
+	if err == nil && isTable(base) {
+		g.sums.forget(name)
+		f = &summedFile{File: f, sums: &g.sums, path: name, hash: xxh3.New()}
 	}
 	return f, err
 }
@@ -156,11 +169,16 @@ func (g *gate) check(f func() error) error {
 
 // Link implements vfs.FS.
 func (g *gate) Link(from, to string) error {
-	return g.check(func() error { return g.FS.Link(from, to) })
+	err := g.check(func() error { return g.FS.Link(from, to) })
+	if err == nil && isTable(to) {
+		g.sums.linked(from, to)
+	}
+	return err
 }
 
 // Remove implements vfs.FS.
 func (g *gate) Remove(name string) error {
+	g.sums.forget(name)
 	return g.check(func() error { return g.FS.Remove(name) })
 }
 

@@ -26,6 +26,23 @@ type StateMachine interface {
 	Close() error
 }
 
+// Summer is a StateMachine that knows the sums of files that it wrote, so that a snapshot of them need not be read to be
+// described.
+type Summer interface {
+	StateMachine
+	// CheckpointSummed is Checkpoint. It returns the size and the XXH3-128 sum of those files that it knows them of, by
+	// their names in dir: of all their bytes, as they were meant to be written.
+	CheckpointSummed(dir string) (at wire.Position, known []wire.File, err error)
+}
+
+// Quieter is a StateMachine that can put off work of its own.
+type Quieter interface {
+	StateMachine
+	// Quiet asks for that until release is called, while something that has an end needs the machine's disk and processors,
+	// and returns at once. The state machine need not heed it, and must not for ever.
+	Quiet() (release func())
+}
+
 // Rewinder is a StateMachine that can rejoin by difference, at either end. One that is none is synced in full instead.
 type Rewinder interface {
 	StateMachine

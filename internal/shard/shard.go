@@ -263,15 +263,37 @@ func (s *Shard) AdoptLineage(l wire.Lineage) error {
 
 // Checkpoint has the state machine write its files into dir, which must not exist, and returns their position. Writes go
 // on meanwhile. It returns ErrUnsettled while the data is not whole.
-func (s *Shard) Checkpoint(dir string) (at wire.Position, err error) {
+func (s *Shard) Checkpoint(dir string) (wire.Position, error) {
+	at, _, err := s.CheckpointSummed(dir)
+	return at, err
+}
+
+// CheckpointSummed is Checkpoint. Of files whose sums the state machine knows it returns them; see [Summer].
+func (s *Shard) CheckpointSummed(dir string) (at wire.Position, known []wire.File, err error) {
 	err = s.Use(func(m StateMachine) error {
-		if at, err = m.Checkpoint(dir); err != nil {
+		if summer, ok := m.(Summer); ok {
+			at, known, err = summer.CheckpointSummed(dir)
+		} else {
+			at, err = m.Checkpoint(dir)
+		}
+		if err != nil {
 			return fmt.Errorf("shard %d: checkpoint into %s: %w", s.opts.Shard, dir, err)
 		}
 		at = s.Lineage().At(at.Offset)
 		return nil
 	})
-	return at, err
+	return at, known, err
+}
+
+// Quiet asks the state machine to put off work of its own until release is called; see [Quieter]. Nothing waits for it, and
+// a state machine that takes the present one's place hears nothing of it.
+func (s *Shard) Quiet() (release func()) {
+	if m := s.live.Load(); m != nil {
+		if q, ok := (*m).(Quieter); ok {
+			return q.Quiet()
+		}
+	}
+	return func() {}
 }
 
 // Live is the state machine that readers see now, or nil if there is none to be read. It may be replaced and closed at any
