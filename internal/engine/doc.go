@@ -37,6 +37,6 @@
 //
 // [Engine.Apply], [Engine.Close] and everything of [Tx] belong to the shard's owner goroutine. Everything else may be
 // called from any goroutine, also while the engine closes; it then fails with [ErrClosed]. A [View] may be used by one
-// goroutine at a time. The flusher runs from Open to Close; other goroutines are started only for the length of a
+// goroutine at a time. The flusher and the granter (compactions.go) run from Open to Close; other goroutines are started only for the length of a
 // Checkpoint and a Close. Pebble's end in Close, too, except behind the fence.
 package engine

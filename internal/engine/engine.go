@@ -23,6 +23,8 @@ type Engine struct {
 	tables sstable.WriterOptions // of those that the flusher writes
 	tx     *Tx
 
+	compactions *compactions
+
 	// layers are the present memtables. They are read without a lock and replaced with write held, which Apply and the
 	// flusher hold, and whoever needs memtables and Pebble of one moment. The order is write, at, use; health's mutex is a leaf.
 	layers   atomic.Pointer[layers]
@@ -58,7 +60,7 @@ type Engine struct {
 }
 
 // Open opens the engine in dir, or makes it there: dir is empty, or what an engine left, or the files of a
-// [Engine.Checkpoint]. Another process that has it open is an error.
+// [Engine.Checkpoint]. Another process that has it open is an error. Nothing is compacted before [Engine.Started].
 func Open(dir string, o Options) (*Engine, error) {
 	o.EnsureDefaults()
 	if err := o.Validate(); err != nil {
@@ -80,6 +82,8 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.use.views = map[*View]struct{}{}
 	p := pebbleOptions(o, e.gate)
 	p.Logger = e.health
+	e.compactions = newCompactions()
+	p.Experimental.CompactionScheduler = e.compactions
 	p.EventListener = e.health.listener(func(i pebble.FlushInfo) {
 		e.durable.stale.Store(true)
 		e.pressure.flush(i)
@@ -91,6 +95,7 @@ func Open(dir string, o Options) (*Engine, error) {
 		}
 	}
 	if err != nil {
+		e.compactions.Unregister()
 		e.closeOwn()
 		return nil, fmt.Errorf("engine: open %s: %w; restore it from a replica or a backup, or move it away to rebuild it", dir, err)
 	}

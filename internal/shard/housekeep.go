@@ -80,6 +80,9 @@ func (s *Shard) Trim() error { return s.tidyUp(s.recoveryLimit()) }
 
 func (s *Shard) tidyUp(limit int64) error {
 	return s.use(func(m StateMachine) error {
+		if m, ok := m.(interface{ Started() }); ok {
+			m.Started()
+		}
 		log := s.Log()
 		durable, err := m.Durable()
 		if err != nil {

@@ -5,7 +5,9 @@ import (
 )
 
 // StateMachine is what a shard's mutations are applied to. Pebble is the one that the programs use; an embedding program
-// may bring its own. Only the shard's goroutine calls Apply; the other methods may be called beside it.
+// may bring its own. Only the shard's goroutine calls Apply; the other methods may be called beside it. A machine that has a
+// method Started() is told, up to a second after the shard was opened and from then on now and again, that it is used: until
+// then it may put off what can wait, since a start should be short.
 type StateMachine interface {
 	// Position is where the state visible to readers is. The zero position means that nothing was ever applied.
 	Position() (wire.Position, error)

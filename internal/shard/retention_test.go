@@ -131,3 +131,44 @@ func TestTheCapHoldsWhileAFlushIsSlow(t *testing.T) {
 		})
 	}
 }
+
+// starts is a machine that notes where it was when it was first told that the shard has started.
+type starts struct {
+	shard.StateMachine
+	at chan uint64
+}
+
+func (m *starts) Started() {
+	p, _ := m.Position()
+	select {
+	case m.at <- p.Offset:
+	default:
+	}
+}
+
+// A state machine hears of the start, so that it may work in the background, and not before the log was replayed.
+func TestMachineHearsOfTheStart(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	s := open(t, options(fs))
+	for range 3 {
+		mustWrite(t, s, "k", "v")
+	}
+	if err := s.Log().Sync(); err != nil {
+		t.Fatal(err)
+	}
+	o := options(fs.CrashClone(vfs.CrashCloneCfg{}))
+	inner, at := o.Open, make(chan uint64, 1)
+	o.Open = func(e shard.Env) (shard.StateMachine, error) {
+		m, err := inner(e)
+		return &starts{m, at}, err
+	}
+	open(t, o)
+	select {
+	case got := <-at:
+		if got != 3 {
+			t.Fatalf("it heard of the start at offset %d, want 3", got)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it did not hear of the start")
+	}
+}
