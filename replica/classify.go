@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -58,6 +59,7 @@ type retry uint8
 
 const (
 	retryFast    retry = iota // Backoff.Min doubling up to Max; from the start again after progress
+	retryEasy                 // Backoff.Min growing slowly up to Max: an attempt costs nobody anything
 	retryPatient              // the same from Backoff.Patient on: an attempt costs the primary something, or cannot help at once
 	retrySlow                 // Backoff.Slow: somebody has to change something first
 	retryNever                // the node is closing
@@ -110,6 +112,9 @@ var rules = []rule{
 	// What became of the link.
 	{err: ErrSilent, retry: retryFast, level: hclog.Warn, bye: wire.CodeTimeout},
 	{err: ErrStuck, retry: retryFast, level: hclog.Warn},
+	{err: syscall.ECONNREFUSED, retry: retryEasy, level: hclog.Warn},
+	{err: syscall.EHOSTUNREACH, retry: retryEasy, level: hclog.Warn},
+	{err: syscall.ENETUNREACH, retry: retryEasy, level: hclog.Warn},
 
 	// What the primary said.
 	{code: wire.CodeVersion, retry: retrySlow, level: hclog.Error},

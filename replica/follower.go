@@ -37,6 +37,7 @@ type Follower struct {
 		alarm   error         // why they may not see it, though it is complete
 		leaving bool          // what was received is to be applied before the links end
 		parent  *wire.Welcome // the last answer, for the primary's place in its chain
+		reached chan struct{} // closed and replaced when a link's dial succeeds
 		closed  bool
 	}
 }
@@ -48,6 +49,7 @@ func NewFollower(o FollowerOptions) (*Follower, error) {
 		return nil, fmt.Errorf("replica: %w", err)
 	}
 	f := &Follower{opts: o, started: time.Now()}
+	f.mu.reached = make(chan struct{})
 	f.host, f.base, _ = node.SplitAddress(o.Primary) // Validate has tested it
 	if o.SyncRate > 0 {
 		f.pacer = &pacer{rate: o.SyncRate}
@@ -73,6 +75,21 @@ func (f *Follower) runnersFor(shards []Shard, first int) []*runner {
 		rs = append(rs, f.newRunner(id, len(shards), shards[id]))
 	}
 	return rs
+}
+
+// reached is closed when any link's dial succeeds after this call.
+func (f *Follower) reached() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mu.reached
+}
+
+// reach tells the links that could not reach the primary that it is there again.
+func (f *Follower) reach() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.mu.reached)
+	f.mu.reached = make(chan struct{})
 }
 
 // start adds the runners and starts their links.

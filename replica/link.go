@@ -50,7 +50,8 @@ type Link struct {
 
 	state     State
 	cause     error // why the session is being ended
-	failures  int   // in a row
+	failures  int   // in a row, but for those of unheard
+	unheard   int   // in a row: nobody answered at the address
 	progress  bool  // the session brought something
 	answered  bool  // the primary has answered HELLO
 	began     time.Duration
@@ -280,8 +281,14 @@ func (l *Link) ended(err error) {
 		l.failures, l.everLogged = 0, false
 	}
 	l.progress = false
-	l.failures++
-	wait := l.opts.Backoff.wait(r.retry, l.failures, l.opts.Jitter())
+	failures := &l.failures
+	if r.retry == retryEasy {
+		failures = &l.unheard
+	} else {
+		l.unheard = 0
+	}
+	*failures++
+	wait := l.opts.Backoff.wait(r.retry, *failures, l.opts.Jitter())
 	level := r.level
 	if l.everLogged && l.lastLog == err.Error() && l.now-l.lastLogAt < repeatLog {
 		level = hclog.Debug

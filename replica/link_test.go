@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -99,7 +100,7 @@ func wants(t *testing.T, s string) (ws []wire.Want) {
 }
 
 var namedErrors = map[string]error{
-	"eof": io.EOF, "refused": errors.New("connection refused"), "crc": fmt.Errorf("%w: 1, want 2", wire.ErrCRC),
+	"eof": io.EOF, "refused": fmt.Errorf("connect: %w", syscall.ECONNREFUSED), "timeout": errors.New("i/o timeout"), "crc": fmt.Errorf("%w: 1, want 2", wire.ErrCRC),
 	"unknown": fmt.Errorf("%w: frame kind 99", wire.ErrUnknown), "full": errors.New("no space left on device"),
 	"shard": fmt.Errorf("%w: mutations [12, 14): no space left on device", ErrShard), "stuck": ErrStuck,
 	"load": errors.New("manifest missing"), "cannot": fmt.Errorf("%w: a range of keys was deleted at 46", ErrCannotUndo), "surplus": fmt.Errorf("%w: saving what the primary does not have: no space left on device", ErrLoad),

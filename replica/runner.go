@@ -17,6 +17,9 @@ type runner struct {
 	id     int
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when drive has returned
+	// again is closed when it is worth dialling before the wait is over: another link of the node reaches the primary, which
+	// this one's last dial did not. nil behind anything but a failed dial. It is drive's.
+	again <-chan struct{}
 
 	mu struct {
 		sync.Mutex
@@ -61,6 +64,8 @@ func (r *runner) drive(ctx context.Context) {
 
 // connect dials and, if that worked, serves the session to its end.
 func (r *runner) connect(ctx context.Context) Event {
+	again := r.f.reached() // before the dial: none is missed
+	r.again = nil
 	o := r.f.opts
 	dialing, cancel := context.WithTimeout(ctx, o.Silence)
 	conn, err := o.Dial(dialing, r.address())
@@ -69,8 +74,10 @@ func (r *runner) connect(ctx context.Context) Event {
 		if ctx.Err() != nil {
 			return r.f.stopEvent()
 		}
+		r.again = again
 		return Event{Kind: EventDialFailed, Err: err}
 	}
+	r.f.reach()
 	return Event{Kind: EventEnded, Err: r.run(ctx, conn)}
 }
 
@@ -79,6 +86,8 @@ func (r *runner) wait(ctx context.Context, d time.Duration) Event {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return Event{Kind: EventWake, Err: r.fault()}
+	case <-r.again:
 		return Event{Kind: EventWake, Err: r.fault()}
 	case <-ctx.Done():
 		return r.f.stopEvent()
