@@ -66,6 +66,7 @@ type Log struct {
 		segments   []*segment
 		memory     memory
 		waiting    []*Reader
+		armed      []func() // of those that waited; room for callArmed
 		keep, disk int64
 		garbage    int64 // bytes of files that trimming could not remove yet
 		dirDirty   bool  // an entry was made that no sync of the directory covered yet
@@ -161,26 +162,49 @@ func (l *Log) Limits() (keep, disk int64) {
 // Publish lets readers see everything before next, which must have been appended. It never goes back.
 func (l *Log) Publish(next uint64) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if next > l.next.Load() {
+		l.mu.Unlock()
 		panic(fmt.Sprintf("backlog: published %d, appended only up to %d", next, l.next.Load()))
 	}
 	if next > l.published.Load() {
 		l.published.Store(next)
 		l.wakeLocked()
 	}
+	l.callArmed()
 }
 
-// wakeLocked makes every waiting reader look again.
+// wakeLocked makes every waiting reader look again. Those that were armed are called by callArmed.
 func (l *Log) wakeLocked() {
+	l.mu.armed = l.mu.armed[:0]
 	for i, r := range l.mu.waiting {
-		select {
-		case r.wake <- struct{}{}:
-		default:
+		if r.armed != nil {
+			l.mu.armed = append(l.mu.armed, r.armed)
+			r.armed = nil
+		} else {
+			select {
+			case r.wake <- struct{}{}:
+			default:
+			}
 		}
 		l.mu.waiting[i] = nil
 	}
 	l.mu.waiting = l.mu.waiting[:0]
+}
+
+// callArmed lets go of mu and calls what wakeLocked has found.
+func (l *Log) callArmed() {
+	armed := l.mu.armed
+	l.mu.armed = nil // while they are called somebody else may publish
+	l.mu.Unlock()
+	for i, f := range armed {
+		f()
+		armed[i] = nil
+	}
+	if armed != nil {
+		l.mu.Lock()
+		l.mu.armed = armed[:0]
+		l.mu.Unlock()
+	}
 }
 
 func (l *Log) oldestLocked() uint64 { return l.mu.segments[0].first }
@@ -251,7 +275,7 @@ func (l *Log) Close() error {
 		}
 	}
 	l.wakeLocked()
-	l.mu.Unlock()
+	l.callArmed()
 	files = append(files, l.mark.file, l.dir)
 	var first error
 	for _, f := range files {

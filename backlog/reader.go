@@ -26,6 +26,7 @@ type Run struct {
 type Reader struct {
 	l      *Log
 	wake   chan struct{} // one token: look again
+	armed  func()        // guarded by Log.mu: see Arm
 	next   uint64        // offset of the frame to hand out, or being handed out
 	digest wire.Digest
 	err    error // final
@@ -143,6 +144,55 @@ func (r *Reader) await(ctx context.Context) (published uint64, err error) {
 	}
 }
 
+// Arm is for who cannot wait in Next. It returns false if Next has something to hand out, or an error, without waiting. Otherwise it
+// returns true, and f is called once, when that changes: by whoever publishes, behind the publication, or closes the log. f must not
+// wait. The Reader is still for one goroutine at a time; who uses it beside f sees to that.
+func (r *Reader) Arm(f func()) bool {
+	l := r.l
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r.armed != nil {
+		return true
+	}
+	if r.err != nil || r.frame.left > 0 || r.next < l.published.Load() || l.heldLocked(r.next) != nil {
+		return false
+	}
+	r.unpinLocked()
+	r.armed = f
+	l.mu.waiting = append(l.mu.waiting, r)
+	return true
+}
+
+// Disarm takes Arm back. If the call has begun, or will, Disarm does not wait for it.
+func (r *Reader) Disarm() {
+	l := r.l
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r.armed != nil {
+		r.armed = nil
+		l.dropWaitingLocked(r)
+	}
+}
+
+// Small reports whether what can be handed out now lies in memory and has at most limit bytes.
+func (r *Reader) Small(limit int) bool {
+	l, m := r.l, &r.memory
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.mu.memory.findLocked(r.next)
+	if s == nil || s.next < l.published.Load() || r.frame.left > 0 {
+		return false
+	}
+	at := 0
+	if r.next != s.first {
+		if m.known != s || m.use != s.use || m.offset != r.next {
+			return false
+		}
+		at = m.at
+	}
+	return s.n-at <= limit
+}
+
 // holdLocked pins the slab that has the next frame, or else moves the disk's cursor to it. It returns a file to close.
 func (r *Reader) holdLocked() vfs.File {
 	if s := r.l.mu.memory.findLocked(r.next); s != nil {
@@ -158,15 +208,22 @@ func (r *Reader) forget() {
 	l := r.l
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !l.dropWaitingLocked(r) {
+		<-r.wake // woken at the same time
+	}
+}
+
+// dropWaitingLocked takes r off the list of those to wake, and reports whether it was there.
+func (l *Log) dropWaitingLocked(r *Reader) bool {
 	for i, w := range l.mu.waiting {
 		if w == r {
 			n := len(l.mu.waiting) - 1
 			l.mu.waiting[i], l.mu.waiting[n] = l.mu.waiting[n], nil
 			l.mu.waiting = l.mu.waiting[:n]
-			return
+			return true
 		}
 	}
-	<-r.wake // woken at the same time
+	return false
 }
 
 // piece hands out b, the next bytes of the frame in pieces.

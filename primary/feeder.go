@@ -2,7 +2,6 @@ package primary
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/understudy-kv/understudy/wire"
@@ -49,49 +48,105 @@ func (c *session) welcome(at wire.Position) wire.Welcome {
 // stream sends the log from where the reader is, for as long as the session lasts. The first heartbeat leaves at once:
 // its answer is the first ack.
 func (c *session) stream() error {
+	c.due = time.Time{}
+	due := time.NewTimer(0)
+	defer due.Stop()
 	for {
-		if err := c.beat(); err != nil {
-			return err
-		}
-		idle, stop := context.WithDeadline(c.ctx, c.due)
-		err := c.pump(idle)
-		stop()
+		wait, err := c.advance()
 		if err != nil {
 			return err
+		}
+		if wait <= 0 {
+			continue
+		}
+		due.Reset(wait)
+		select {
+		case <-c.more:
+		case <-due.C:
+		case <-c.ctx.Done():
+			return context.Cause(c.ctx)
 		}
 	}
 }
 
-// pump sends what the log has until the next heartbeat is due, which is when idle ends, and then to the end of the frame:
-// nothing can stand inside one (pitfall 29), and its bytes are a sign of life.
-func (c *session) pump(idle context.Context) error {
-	for c.torn || time.Now().Before(c.due) {
-		ctx := idle
-		if c.torn {
-			ctx = c.ctx
-		}
-		run, err := c.reader.Next(ctx, maxRun)
-		if c.ctx.Err() != nil {
-			return context.Cause(c.ctx)
-		}
-		if errors.Is(err, context.DeadlineExceeded) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if !c.onLineage() {
-			return errRole
-		}
-		// Before the bytes leave: an ack of them may be back before write returns.
-		c.sent.Store(run.Next)
-		c.torn = true
-		if err := c.link.write(run.Bytes); err != nil {
-			return err
-		}
-		c.torn, c.hash = !run.Boundary, run.Digest
+// advance sends a heartbeat if it is due, or else the next run. It returns how long the feeder is to wait, if there is nothing to
+// send. Nothing can stand inside a frame (pitfall 29), whose bytes are a sign of life: so a heartbeat waits for its end.
+func (c *session) advance() (wait time.Duration, err error) {
+	c.feeding.Lock()
+	defer c.feeding.Unlock()
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
 	}
-	return nil
+	if len(c.rest.bytes) > 0 {
+		b := c.rest.bytes
+		c.rest.bytes = nil
+		if err := c.link.write(b); err != nil {
+			return 0, err
+		}
+		c.torn = c.rest.torn
+	}
+	now := time.Now()
+	if !c.torn && !now.Before(c.due) {
+		return 0, c.beat()
+	}
+	if c.reader.Arm(c.hook) {
+		return c.due.Sub(now), nil
+	}
+	run, err := c.reader.Next(c.ctx, maxRun)
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if !c.onLineage() {
+		return 0, errRole
+	}
+	// Before the bytes leave: an ack of them may be back before write returns.
+	c.sent.Store(run.Next)
+	c.torn = true
+	if err := c.link.write(run.Bytes); err != nil {
+		return 0, err
+	}
+	c.torn, c.hash = !run.Boundary, run.Digest
+	return 0, nil
+}
+
+// maxInline is how many bytes who publishes sends itself: more takes longer than to wake the feeder.
+const maxInline = 32 << 10
+
+// onPublished is called by who publishes what the feeder waits for, in the shard's turn. It sends that at once if it is little and the
+// connection takes it. Otherwise the feeder does.
+func (c *session) onPublished() {
+	if c.link.lender != nil && c.feeding.TryLock() {
+		sent := c.trySend()
+		c.feeding.Unlock()
+		if sent {
+			return
+		}
+	}
+	select {
+	case c.more <- struct{}{}:
+	default:
+	}
+}
+
+func (c *session) trySend() bool {
+	if c.over || c.ctx.Err() != nil || !c.onLineage() || !c.reader.Small(maxInline) {
+		return false
+	}
+	run, err := c.reader.Next(c.ctx, maxInline)
+	if err != nil {
+		return false // the feeder meets it again
+	}
+	c.sent.Store(run.Next)
+	n, err := c.link.lender.TryWrite(run.Bytes)
+	c.hash, c.torn = run.Digest, !run.Boundary
+	if n < len(run.Bytes) || err != nil {
+		c.rest.bytes, c.rest.torn, c.torn = run.Bytes[n:], c.torn, true
+		return false
+	}
+	return c.reader.Arm(c.hook)
 }
 
 // beat sends a heartbeat: where the primary is, and what this session was sent. It stands between two frames and takes

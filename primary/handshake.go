@@ -67,7 +67,9 @@ func (s *Server) serve(p *port, conn net.Conn) {
 		}
 		return
 	}
+	l.adopt(s.opts.Adopt)
 	newSession(s, p, l, h, o, log).run()
+	l.conn.Close()
 }
 
 // takeover answers a request to take over, which is all that its connection is for, behind a probe or without one. Who

@@ -269,6 +269,9 @@ type stage struct {
 
 func newStage(t testing.TB, shards int, log backlog.Options, opts ServerOptions) *stage {
 	t.Helper()
+	if opts.Adopt == nil {
+		opts.Adopt = adoptSome
+	}
 	s := &stage{t: t, fs: vfs.NewMem(), opts: opts}
 	for i := range shards {
 		s.shards = append(s.shards, newFake(t, s.fs, i, log))

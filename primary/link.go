@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/understudy-kv/understudy/internal/netpoll"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -40,12 +41,16 @@ var (
 
 // link is one connection: frames in, bytes out. One goroutine reads and one writes; end may be called by any.
 type link struct {
-	conn  net.Conn
-	ended atomic.Bool
+	conn   net.Conn
+	lender netpoll.Lender // conn, if its reading can be lent
+	ended  atomic.Bool
 
 	buf  []byte // read and not yet used: buf[from:to]
 	from int
 	to   int
+
+	heard  time.Time // when something came, if the reading is lent
+	failed error     // why reading ended while it was lent
 }
 
 func newLink(conn net.Conn) *link { return &link{conn: conn, buf: make([]byte, 4<<10)} }
@@ -55,20 +60,9 @@ func newLink(conn net.Conn) *link { return &link{conn: conn, buf: make([]byte, 4
 // is believed: no buffer grows because of what a peer announces, only with what it has sent.
 func (l *link) read(limit func(wire.Kind) uint32, deadline time.Time) (wire.Frame, error) {
 	for {
-		have := l.buf[l.from:l.to]
-		h, err := wire.ParseHeader(have)
-		if err == nil {
-			if most := limit(h.Kind); h.Length > most {
-				return wire.Frame{}, fmt.Errorf("%w: a %s frame of %d bytes, at most %d here", wire.ErrTooLarge, h.Kind, h.Length, most)
-			}
-			var f wire.Frame
-			if f, err = wire.ParseFrame(have); err == nil {
-				l.from += len(f.Raw)
-				return f, nil
-			}
-		}
-		if !errors.Is(err, wire.ErrShort) {
-			return wire.Frame{}, err
+		f, err := l.next(limit)
+		if err != wire.ErrShort {
+			return f, err
 		}
 		if err := l.fill(deadline); err != nil {
 			return wire.Frame{}, err
@@ -76,8 +70,72 @@ func (l *link) read(limit func(wire.Kind) uint32, deadline time.Time) (wire.Fram
 	}
 }
 
-// fill reads more bytes, and makes room for them first.
-func (l *link) fill(deadline time.Time) error {
+// next is the next frame if all of it has come, and otherwise wire.ErrShort.
+func (l *link) next(limit func(wire.Kind) uint32) (wire.Frame, error) {
+	have := l.buf[l.from:l.to]
+	h, err := wire.ParseHeader(have)
+	if err == nil {
+		if most := limit(h.Kind); h.Length > most {
+			return wire.Frame{}, fmt.Errorf("%w: a %s frame of %d bytes, at most %d here", wire.ErrTooLarge, h.Kind, h.Length, most)
+		}
+		var f wire.Frame
+		if f, err = wire.ParseFrame(have); err == nil {
+			l.from += len(f.Raw)
+			return f, nil
+		}
+	}
+	if errors.Is(err, wire.ErrShort) {
+		err = wire.ErrShort
+	}
+	return wire.Frame{}, err
+}
+
+// unread takes the last frame back.
+func (l *link) unread(f wire.Frame) { l.from -= len(f.Raw) }
+
+// adopt has the connection waited for in another way. Nobody else uses it yet.
+func (l *link) adopt(by func(net.Conn) net.Conn) {
+	l.conn = by(l.conn)
+	l.lender, _ = l.conn.(netpoll.Lender)
+	l.heard = time.Now()
+}
+
+// listen waits for bytes: by lending the reading to serve, which hears what it can.
+func (l *link) listen(serve func() bool) error {
+	if l.lender == nil {
+		return l.fill(time.Time{})
+	}
+	err := l.hear()
+	if err != netpoll.ErrWouldBlock {
+		return err
+	}
+	left := SilenceTimeout - time.Since(l.heard)
+	if left <= 0 {
+		return fmt.Errorf("%w for %v", errSilent, SilenceTimeout)
+	}
+	l.lender.Lend(serve, left)
+	return nil
+}
+
+// hear reads what has come, if there is anything.
+func (l *link) hear() error {
+	if l.failed == nil {
+		l.room()
+		n, err := l.lender.TryRead(l.buf[l.to:])
+		if l.to += n; n > 0 {
+			l.heard = time.Now()
+			return nil
+		}
+		if err == netpoll.ErrWouldBlock {
+			return err
+		}
+		l.failed = ended(err)
+	}
+	return l.failed
+}
+
+// room makes some in the buffer.
+func (l *link) room() {
 	switch {
 	case l.from == l.to:
 		l.from, l.to = 0, 0
@@ -88,6 +146,11 @@ func (l *link) fill(deadline time.Time) error {
 	if l.to == len(l.buf) {
 		l.buf = append(l.buf, make([]byte, len(l.buf))...)
 	}
+}
+
+// fill reads more bytes, and makes room for them first.
+func (l *link) fill(deadline time.Time) error {
+	l.room()
 	if deadline.IsZero() {
 		deadline = time.Now().Add(SilenceTimeout)
 	}
@@ -102,6 +165,11 @@ func (l *link) fill(deadline time.Time) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("%w for %v", errSilent, SilenceTimeout)
 	}
+	return ended(err)
+}
+
+// ended is the error of a connection that ended.
+func ended(err error) error {
 	if err == io.EOF {
 		return fmt.Errorf("the other side closed the connection: %w", err)
 	}

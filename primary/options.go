@@ -61,6 +61,9 @@ type ServerOptions struct {
 	Authenticate func(user string, password []byte) error
 	// Limits tells a log's bounds in bytes, for status and forecasts. Default: not known, shown as 0.
 	Limits func() (memory, keep, disk int64)
+	// Adopt is given each accepted connection and returns the one to use in its place. A program whose connections are waited for by
+	// one goroutine uses it. Default: the connection itself.
+	Adopt func(net.Conn) net.Conn
 	// Logger may be nil, which is silent.
 	Logger hclog.Logger
 }
@@ -96,6 +99,9 @@ func (o *ServerOptions) EnsureDefaults() {
 	}
 	if o.Authenticate == nil {
 		o.Authenticate = func(string, []byte) error { return nil }
+	}
+	if o.Adopt == nil {
+		o.Adopt = func(conn net.Conn) net.Conn { return conn }
 	}
 	if o.Limits == nil {
 		o.Limits = func() (memory, keep, disk int64) { return 0, 0, 0 }

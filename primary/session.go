@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/understudy-kv/understudy/internal/netpoll"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -34,18 +36,29 @@ type session struct {
 	sent     atomic.Uint64 // offset behind what the feeder has begun to write
 	progress progress
 
-	// What follows belongs to the feeder.
-	out  []byte // the frame being built
-	due  time.Time
-	hash wire.Digest
-	torn bool // a frame was written in part: nothing else may follow it
+	more chan struct{} // capacity 1: there is something for the feeder to send
+	hook func()        // onPublished
+
+	// What follows belongs to the feeder, and behind the first heartbeat to whoever holds feeding: the feeder, unless it waits, or who publishes
+	// (see onPublished).
+	feeding sync.Mutex
+	out     []byte // the frame being built
+	due     time.Time
+	hash    wire.Digest
+	torn    bool // a frame was written in part: nothing else may follow it
+	rest    struct {
+		bytes []byte // of the last run, not written yet; torn is true meanwhile
+		torn  bool   // it is still behind them
+	}
+	over bool // nothing is sent any more but the last words
 }
 
 func newSession(s *Server, p *port, l *link, h wire.Hello, o *opening, logger hclog.Logger) *session {
-	c := &session{server: s, port: p, link: l, hello: h, opening: o, logger: logger, fetches: make(chan wire.Fetch, 4)}
+	c := &session{server: s, port: p, link: l, hello: h, opening: o, logger: logger, fetches: make(chan wire.Fetch, 4), more: make(chan struct{}, 1)}
 	if o.verdict.Action == Rewind {
 		c.rewinding = &rewinding{wants: make(chan [][]byte, 1)}
 	}
+	c.hook = c.onPublished
 	c.ctx, c.cancel = context.WithCancelCause(s.ctx)
 	return c
 }
@@ -66,6 +79,9 @@ func (c *session) run() {
 	go func() {
 		defer close(fed)
 		c.end(c.feed())
+		c.feeding.Lock()
+		c.over = true
+		c.feeding.Unlock()
 		c.bye()
 		if cause := context.Cause(c.ctx); errors.Is(cause, errSilent) || errors.Is(cause, errStuck) {
 			c.link.reset()
@@ -81,7 +97,9 @@ func (c *session) run() {
 	delete(s.mu.sessions, c.session)
 	s.mu.table.Detach(c.session, now)
 	s.mu.Unlock()
+	c.feeding.Lock() // who publishes may be at it
 	c.closeReader()
+	c.feeding.Unlock()
 	if c.snapshot != nil {
 		c.port.snapshots.release(c.snapshot)
 	}
@@ -112,7 +130,12 @@ func (c *session) end(err error) {
 // listen reads what the replica says. There is no other reader (pitfall 35).
 func (c *session) listen() error {
 	for {
-		f, err := c.link.read(sessionLimit, time.Time{})
+		f, err := c.link.next(sessionLimit)
+		if err == wire.ErrShort {
+			if err = c.link.listen(c.hear); err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -155,6 +178,38 @@ func (c *session) listen() error {
 			if f.Kind < wire.KindOptional {
 				return protocol("a %s frame from a replica", f.Kind)
 			}
+		}
+	}
+}
+
+// hear is the listener while its reading is lent: it takes acks, and leaves everything else to it.
+func (c *session) hear() bool {
+	for read := false; ; {
+		f, err := c.link.next(sessionLimit)
+		if err == wire.ErrShort {
+			if read && !c.link.lender.More() {
+				return true
+			}
+			if err = c.link.hear(); err != nil {
+				return err == netpoll.ErrWouldBlock
+			}
+			read = true
+			continue
+		}
+		if err != nil {
+			return false // the listener meets it again
+		}
+		if f.Kind != wire.KindAck || c.rewinding != nil {
+			c.link.unread(f)
+			return false
+		}
+		a, err := wire.ParseAck(f.Payload)
+		if err == nil {
+			err = c.server.ack(c.session, c.sent.Load(), a)
+		}
+		if err != nil {
+			c.link.failed = err
+			return false
 		}
 	}
 }

@@ -53,6 +53,8 @@ func (s *slab) release() {
 // from a length that arriving bytes have not backed. One goroutine uses it.
 type frameReader struct {
 	src io.Reader
+	// waits is src for where to wait, if src returns netpoll.ErrWouldBlock instead; nil if it does not.
+	waits io.Reader
 	// limit is the largest payload accepted; 0 leaves it to the kind.
 	limit uint32
 	// reserve is called before a frame with mutations is read into a slab of its own. It waits until there is room.
@@ -79,27 +81,44 @@ func (fr *frameReader) next() (wire.Frame, span, error) {
 		}
 		switch {
 		case err == wire.ErrShort:
-			if fr.w == len(fr.slab.b) {
-				fr.move(0)
-			}
-			err = fr.fill()
+			err = fr.more(wire.Header{})
 		case err != nil:
 		case len(have) >= h.Size():
 			f, err := wire.ParseFrame(have[:h.Size()])
 			at := span{slab: fr.slab, from: fr.r, to: fr.r + h.Size()}
 			fr.r = at.to
 			return f, at, err
-		case fr.r+h.Size() <= len(fr.slab.b):
-			err = fr.fill()
-		case h.Size() >= ownSlab:
+		case h.Size() >= ownSlab && fr.r+h.Size() > len(fr.slab.b):
 			return fr.large(h)
 		default:
-			fr.move(h.Size())
+			err = fr.more(h)
 		}
 		if err != nil {
 			return wire.Frame{}, span{}, err
 		}
 	}
+}
+
+// more reads once, into a slab that has room for the frame of which the header is known, if it is.
+func (fr *frameReader) more(h wire.Header) error {
+	if fr.w == len(fr.slab.b) || h.Length > 0 && fr.r+h.Size() > len(fr.slab.b) {
+		fr.move(h.Size())
+	}
+	return fr.fill()
+}
+
+// ahead is the header of the frame that next returns without reading, or without a slab of its own. It reports false if there are
+// not enough bytes for that, and an error where next would.
+func (fr *frameReader) ahead() (h wire.Header, ok bool, err error) {
+	if fr.slab == nil {
+		return h, false, nil
+	}
+	have := fr.slab.b[fr.r:fr.w]
+	h, err = wire.ParseHeader(have)
+	if err == wire.ErrShort {
+		return h, false, nil
+	}
+	return h, err == nil && len(have) >= h.Size(), err
 }
 
 // pending is what was read and not given out: behind an error of next, what it was about.
@@ -142,6 +161,10 @@ func (fr *frameReader) large(h wire.Header) (wire.Frame, span, error) {
 			return wire.Frame{}, span{}, err
 		}
 	}
+	src := fr.src
+	if fr.waits != nil {
+		src = fr.waits
+	}
 	var buf []byte
 	if !keep {
 		buf = fr.scratch[:0]
@@ -154,7 +177,7 @@ func (fr *frameReader) large(h wire.Header) (wire.Frame, span, error) {
 			copy(grown, buf)
 			buf = grown
 		}
-		n, err := fr.src.Read(buf[len(buf):min(cap(buf), size)])
+		n, err := src.Read(buf[len(buf):min(cap(buf), size)])
 		buf = buf[:len(buf)+n]
 		if n == 0 && err != nil {
 			if err == io.EOF {

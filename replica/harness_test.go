@@ -8,12 +8,14 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/goleak"
 
+	"github.com/understudy-kv/understudy/internal/netpoll/netpolltest"
 	"github.com/understudy-kv/understudy/internal/node"
 	"github.com/understudy-kv/understudy/wire"
 )
@@ -220,10 +222,20 @@ func (n *network) dial(_ context.Context, address string) (net.Conn, error) {
 	return ours, nil
 }
 
+// adopted counts connections: every second one's reading is lent, so that the tests see both.
+var adopted atomic.Int64
+
+func adoptSome(c net.Conn) net.Conn {
+	if adopted.Add(1)%2 == 0 {
+		return c
+	}
+	return &netpolltest.Pipe{Conn: c}
+}
+
 func (n *network) follow(store *fakeStore, change func(*FollowerOptions)) *Follower {
 	o := FollowerOptions{
 		Primary: "primary:7000", Store: store, ReplicaID: wire.ID{1}, Node: wire.ID{2}, Dial: n.dial, FS: store.fs,
-		Jitter: func() float64 { return 0.5 },
+		Jitter: func() float64 { return 0.5 }, Adopt: adoptSome,
 	}
 	if change != nil {
 		change(&o)

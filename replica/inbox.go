@@ -83,6 +83,13 @@ func (b *inbox) waitLocked(n int64) error {
 	return nil
 }
 
+// admits reports whether a frame of n bytes can be put without waiting.
+func (b *inbox) admits(n int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.closed || b.mu.bytes == 0 || b.mu.bytes+int64(n) <= b.limit
+}
+
 // put queues a frame, which lies at the span, and waits for room first.
 func (b *inbox) put(f wire.Frame, at span) error {
 	n := int64(len(f.Raw))

@@ -64,6 +64,9 @@ type FollowerOptions struct {
 	Jitter func() float64
 	// Dial connects. Default: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
+	// Adopt is given each connection and returns the one to use in its place. A program whose connections are waited for by one goroutine
+	// uses it. Default: the connection itself.
+	Adopt func(net.Conn) net.Conn
 	// Surplus saves a shard's mutations from an offset on, which the primary lost and a full sync or a rewind is about to
 	// replace. An error keeps that from happening. Default: they are not saved.
 	Surplus func(s Shard, from uint64) error
@@ -97,6 +100,9 @@ func (o *FollowerOptions) EnsureDefaults() {
 	if o.Dial == nil {
 		limit := o.StuckWrite
 		o.Dial = func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, address, limit) }
+	}
+	if o.Adopt == nil {
+		o.Adopt = func(conn net.Conn) net.Conn { return conn }
 	}
 	if o.AnnounceBase == nil {
 		o.AnnounceBase = func() string { return "" }

@@ -93,11 +93,11 @@ func (o *outbox) close(last []byte) {
 	o.signal()
 }
 
-// take moves what is to be written into buf, and reports whether it is the last.
+// take appends what is to be written to buf, and reports whether it is the last.
 func (o *outbox) take(buf []byte) (_ []byte, last bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	buf = append(buf[:0], o.mu.frames...)
+	buf = append(buf, o.mu.frames...)
 	o.mu.frames = o.mu.frames[:0]
 	if o.mu.due && !o.mu.closing {
 		buf = wire.AppendAck(buf, o.mu.ack)

@@ -7,11 +7,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/understudy-kv/understudy/internal/netpoll"
 	"github.com/understudy-kv/understudy/wire"
 )
 
 // reader is the connection's read side, with what the session wants to know of each read.
-type reader struct{ s *session }
+type reader struct {
+	s   *session
+	try bool // the connection can be lent: where it would have to wait for a little, it returns netpoll.ErrWouldBlock
+}
 
 // Read has what was read before applied, reads once, notes the time, and in a full sync waits until the bytes are within the rate limit.
 func (r reader) Read(b []byte) (int, error) {
@@ -20,13 +24,14 @@ func (r reader) Read(b []byte) (int, error) {
 		s.applySmall(shard)
 	}
 	if !s.pacing || pacer == nil {
-		n, err := s.conn.Read(b)
-		if n > 0 {
+		n, err := r.read(b)
+		if s.last = n; n > 0 {
 			s.heard.Store(int64(s.r.f.now()))
 		}
 		return n, err
 	}
 	n, err := s.conn.Read(b[:pacer.piece(len(b))])
+	s.last = n
 	s.heard.Store(int64(s.r.f.now()))
 	if d := pacer.delay(s.r.f.now(), n); d > 0 && err == nil {
 		s.pause(true)
@@ -39,6 +44,15 @@ func (r reader) Read(b []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+func (r reader) read(b []byte) (n int, err error) {
+	s := r.s
+	// Where a lot comes, more will in a moment.
+	if r.try && s.last < small {
+		return s.lender.TryRead(b)
+	}
+	return s.conn.Read(b)
 }
 
 // greet tells the link of the connection, and returns what it wants done.
@@ -60,6 +74,13 @@ func (s *session) read(first []Action) error {
 	s.obey(first)
 	for !s.ending() {
 		f, at, err := s.frames.next()
+		if err == netpoll.ErrWouldBlock {
+			s.lender.Lend(s.serve, lendFor)
+			err = s.failed
+			if err == nil {
+				continue
+			}
+		}
 		if err == io.EOF {
 			return fmt.Errorf("the primary closed the connection: %w", err)
 		}
@@ -88,6 +109,58 @@ func (s *session) read(first []Action) error {
 		}
 	}
 	return nil
+}
+
+// lendFor is how long a reader lends its reading at most without a frame that is for itself: should the poller be held up by something else,
+// the primary's heartbeats are not left unread for that long.
+const lendFor = 3 * time.Second
+
+// serve is the reader while its reading is lent: it takes frames with mutations, as long as they are few, and leaves everything else to
+// the reader.
+func (s *session) serve() bool {
+	for read := false; !s.ending(); {
+		h, whole, err := s.frames.ahead()
+		switch {
+		case err != nil, whole && h.Kind != wire.KindMutations, !whole && h.Size() >= ownSlab:
+			return false
+		case whole:
+			if !s.take(h) {
+				return false
+			}
+			continue
+		case read && !s.lender.More():
+			if shard := s.r.shard(); shard != nil {
+				s.applySmall(shard)
+			}
+			return true
+		}
+		if err := s.frames.more(h); err != nil {
+			if err != netpoll.ErrWouldBlock {
+				s.failed = err
+			}
+			return err == netpoll.ErrWouldBlock
+		}
+		read = true
+	}
+	return false
+}
+
+// take takes the frame with mutations that is ahead. It returns false if the reader has to, or if the session is to end.
+func (s *session) take(h wire.Header) bool {
+	if s.last >= small || !s.inbox.admits(h.Size()) {
+		return false
+	}
+	f, at, err := s.frames.next()
+	if err == nil {
+		s.frame, s.at = f, at
+		var ev Event
+		if ev, err = s.event(f); err == nil {
+			s.obey(s.step(ev, &s.acts))
+			return true
+		}
+	}
+	s.failed = err
+	return false
 }
 
 // explain finds the usual mistake behind an answer that is no frame: clients are served there.

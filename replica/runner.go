@@ -78,7 +78,7 @@ func (r *runner) connect(ctx context.Context) Event {
 		return Event{Kind: EventDialFailed, Err: err}
 	}
 	r.f.reach()
-	return Event{Kind: EventEnded, Err: r.run(ctx, conn)}
+	return Event{Kind: EventEnded, Err: r.run(ctx, o.Adopt(conn))}
 }
 
 func (r *runner) wait(ctx context.Context, d time.Duration) Event {

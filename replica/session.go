@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/understudy-kv/understudy/internal/netpoll"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -26,19 +27,23 @@ type session struct {
 	r      *runner
 	ctx    context.Context // ends with the link
 	conn   net.Conn
+	lender netpoll.Lender // conn, if its reading can be lent
 	inbox  *inbox
 	outbox *outbox
 	done   chan struct{} // closed when the session is to end
 	once   sync.Once
 
 	// writing is held by whoever takes from the outbox and writes to the connection: the writer, or the reader with an ack.
-	writing sync.Mutex
+	writing   sync.Mutex
+	unsentAck []byte // guarded by writing: the rest of an ack of which a part was written
 
 	heard  atomic.Int64 // when bytes arrived, on the node's clock
 	paused atomic.Int32 // reasons for which the session is not reading
 	dead   atomic.Bool  // the primary does not answer: it may not even hear that the connection is closed
 
-	// What follows belongs to the reader.
+	// What follows belongs to the reader, or to the poller while the reading is lent.
+	failed  error // why reading ended while it was lent
+	last    int   // bytes that the last read took
 	frames  frameReader
 	frame   wire.Frame // at hand
 	at      span
@@ -57,7 +62,8 @@ type session struct {
 func (r *runner) run(ctx context.Context, conn net.Conn) error {
 	s := &session{r: r, ctx: ctx, conn: conn, outbox: newOutbox(), done: make(chan struct{})}
 	s.inbox = newInbox(r.f.opts.InboxBytes, s.pause)
-	s.frames = frameReader{src: reader{s}, limit: wire.MaxHandshake, reserve: s.inbox.reserve, busy: s.inbox.queued}
+	s.lender, _ = conn.(netpoll.Lender)
+	s.frames = frameReader{src: reader{s, s.lender != nil}, waits: reader{s, false}, limit: wire.MaxHandshake, reserve: s.inbox.reserve, busy: s.inbox.queued}
 	s.heard.Store(int64(r.f.now()))
 	r.attach(s)
 	// Before the writer, which hears of the end: a stop that came first would find a link without a session, and this one
@@ -172,7 +178,8 @@ func (s *session) write() {
 		var last bool
 		var err error
 		s.writing.Lock()
-		buf, last = s.outbox.take(buf)
+		buf, last = s.outbox.take(append(buf[:0], s.unsentAck...))
+		s.unsentAck = s.unsentAck[:0]
 		if len(buf) > 0 {
 			err = s.send(buf)
 		}
@@ -271,17 +278,35 @@ func (s *session) applySmall(shard Shard) {
 		s.inbox.giveBack(r)
 		return
 	}
+	if !s.ingested(r, shard, err, &s.applied, nil) || !s.tryAck() {
+		s.outbox.signal()
+	}
+}
+
+// tryAck sends the ack that is due. It returns false if the writer has to.
+func (s *session) tryAck() bool {
 	// A kernel takes an ack at once; another connection may make its writer wait for the peer's reader.
 	_, kernel := s.conn.(interface{ SetWriteBuffer(bytes int) error })
-	if !s.ingested(r, shard, err, &s.applied, nil) || !kernel || !s.writing.TryLock() {
-		s.outbox.signal()
-		return
+	if s.lender == nil && !kernel || !s.writing.TryLock() {
+		return false
 	}
-	if s.ack = s.outbox.takeAck(s.ack); len(s.ack) > 0 {
-		err = s.send(s.ack)
+	defer s.writing.Unlock()
+	if len(s.unsentAck) > 0 {
+		return false
 	}
-	s.writing.Unlock()
-	if err != nil {
-		s.step(s.unsent(err), &s.applied)
+	if s.ack = s.outbox.takeAck(s.ack); len(s.ack) == 0 {
+		return true
 	}
+	if s.lender == nil {
+		if err := s.send(s.ack); err != nil {
+			s.step(s.unsent(err), &s.applied)
+		}
+		return true
+	}
+	n, err := s.lender.TryWrite(s.ack)
+	if n < len(s.ack) || err != nil {
+		s.unsentAck = append(s.unsentAck, s.ack[n:]...)
+		return false
+	}
+	return true
 }

@@ -2,7 +2,6 @@ package replica
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/understudy-kv/understudy/internal/netpoll/netpolltest"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -209,19 +209,36 @@ type kernelConn struct{ net.Conn }
 func (kernelConn) SetWriteBuffer(int) error { return nil }
 
 // TestReaderAppliesALittle: single writes are applied and acked by the reader, as long as the shard is free; everything else is the
-// applier's and the writer's, and the order stays.
+// applier's and the writer's, and the order stays. So it is where the reading is lent, too, and where the connection takes acks in
+// pieces.
 func TestReaderAppliesALittle(t *testing.T) {
+	t.Run("kernel", func(t *testing.T) {
+		readerAppliesALittle(t, func(c net.Conn) net.Conn { return kernelConn{c} })
+	})
+	for _, most := range []int{0, 7} {
+		t.Run(fmt.Sprint("lent, at most ", most), func(t *testing.T) {
+			var lent *netpolltest.Pipe
+			readerAppliesALittle(t, func(c net.Conn) net.Conn {
+				p := &netpolltest.Pipe{Conn: c, Most: most}
+				if lent == nil {
+					lent = p
+				}
+				return p
+			})
+			if lent.Served.Load() == 0 || lent.Tried.Load() == 0 {
+				t.Fatal("nothing was done while the reading was lent")
+			}
+		})
+	}
+}
+
+func readerAppliesALittle(t *testing.T, adopt func(net.Conn) net.Conn) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newFakePrimary(t)
 		network := &network{t: t, primaries: []*fakePrimary{p}}
 		store := filledStore(vfs.NewMem(), 0, "")
 		shard := store.shards[0]
-		f := network.follow(store, func(o *FollowerOptions) {
-			o.Dial = func(ctx context.Context, address string) (net.Conn, error) {
-				c, err := network.dial(ctx, address)
-				return kernelConn{c}, err
-			}
-		})
+		f := network.follow(store, func(o *FollowerOptions) { o.Adopt = adopt })
 		caughtUp(t, f)
 		var want strings.Builder
 		write := func(v string) {
@@ -257,6 +274,9 @@ func TestReaderAppliesALittle(t *testing.T) {
 		}
 		if shard.tried < 20 || shard.tried > 20+10 {
 			t.Fatalf("the reader applied %d runs", shard.tried)
+		}
+		if network.dials != 1 {
+			t.Fatalf("%d connections", network.dials)
 		}
 		// What cannot be applied ends the link, whoever finds it.
 		shard.locked(func() { shard.ingestErr = errors.New("no more") })

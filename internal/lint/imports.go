@@ -71,6 +71,10 @@ var importRules = []importRule{
 		why: "resp is a format, useful without the rest",
 	},
 	{
+		of: "internal/netpoll", never: []string{everything}, unless: []string{"internal/netpoll"},
+		why: "netpoll knows sockets; what is said on them is for those above it",
+	},
+	{
 		of: "internal/command", never: []string{everything, "net", "os"}, unless: []string{"internal/command", "internal/resp", "internal/glob", "internal/engine", "wire"},
 		why: "a command is a function from arguments to a reply and a mutation; it reaches no socket, file, log or shard",
 	},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/understudy-kv/understudy/internal/netpoll"
 	"github.com/understudy-kv/understudy/internal/node"
 	"github.com/understudy-kv/understudy/internal/status"
 	"github.com/understudy-kv/understudy/internal/store"
@@ -57,24 +58,30 @@ func startNode(no node.Options, o *NodeOptions, log hclog.Logger, quit func(stri
 		}
 		no.ReplicaID = id
 	}
-	no.Serve = primary.Serve(primary.ServerOptions{ReconnectWindow: max(o.ReconnectWindow, 1), MaxReplicas: o.MaxReplicas})
+	// The same goroutines wait for clients and for replication.
+	rs := newReactors(log)
+	adopt := func(conn net.Conn) net.Conn { return netpoll.Adopt(rs.poller(), conn) }
+	no.Serve = primary.Serve(primary.ServerOptions{ReconnectWindow: max(o.ReconnectWindow, 1), MaxReplicas: o.MaxReplicas, Adopt: adopt})
 	no.Follow = replica.Follow(replica.FollowerOptions{
 		InboxBytes: int64(o.InboxBytes), SyncRate: int64(o.SyncRate), AcceptEmptyPrimary: o.AcceptEmptyPrimary,
-		SurplusLimit: o.surplusLimit(),
+		SurplusLimit: o.surplusLimit(), Adopt: adopt,
 	})
 	warnExposed(log, "replicas", o.replicationHost())
 	// Recovery is to keep to the limit too; the shard count is known for certain behind it.
 	tuneMemory(log, o.Memory, o.BacklogMemory*units.Bytes(max(no.Shards, runtime.GOMAXPROCS(0))))
 	n, err := node.Open(no)
 	if err != nil {
+		rs.close()
 		return nil, err
 	}
 	t := startTuner(log, n, o)
 	closeNode := func() error {
 		t.stop()
-		return n.Close()
+		err := n.Close()
+		rs.close()
+		return err
 	}
-	s, err := serve(o, log, n.Keyspace(), func(listen string) Backend { return &backend{n, listen, o} }, quit, closeNode)
+	s, err := serve(o, log, n.Keyspace(), func(listen string) Backend { return &backend{n, listen, o} }, quit, rs, closeNode)
 	if err != nil {
 		return nil, err
 	}

@@ -3,11 +3,11 @@ package server
 import (
 	"runtime"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/understudy-kv/understudy/internal/netpoll"
 	"github.com/understudy-kv/understudy/internal/resp"
 )
 
@@ -27,7 +27,7 @@ import (
 //     or knows of the stream's end, reads again first.
 //  3. The socket is closed by the owner, in end. Others shut it down, which the epoll reports.
 type reactor struct {
-	s     *Server
+	all   *reactors
 	epoll int
 	wake  int // an eventfd: there is something else to look at than sockets
 	done  chan struct{}
@@ -42,19 +42,22 @@ type reactor struct {
 
 	// What follows belongs to the reactor's goroutine.
 	events   []unix.EpollEvent
-	ready    []*conn // owned, to be read from
-	next     []*conn // the same, in the next round
-	offered  []*conn // owned, their commands are at the shards
-	executed bool    // what was offered
+	links    []netpoll.Watcher // to be served
+	ready    []*conn           // owned, to be read from
+	next     []*conn           // the same, in the next round
+	offered  []*conn           // owned, their commands are at the shards
+	executed bool              // what was offered
 	now      time.Time
 	looked   time.Time     // when idle connections were looked for
 	took     time.Duration // what the commands of a connection took of late, on average, until they were planned or answered
 	spread   time.Time     // until then every connection gets a goroutine
+	spin     spin
 }
 
-// seat is a connection's place in a reactor. Its number tells the events of the connections that had it before.
+// seat is the place of a connection in a reactor, a client's or another one. Its number tells the events of the connections that had it before.
 type seat struct {
 	c      *conn
+	other  netpoll.Watcher
 	number int32
 }
 
@@ -68,12 +71,20 @@ const (
 	// counts for at most slowest: what another process took of the core's time is no sign.
 	slowBegin = 100 * time.Microsecond
 	slowest   = time.Millisecond
+	// lingerFor is about what a wake-up of a thread costs.
+	lingerFor = 5 * time.Microsecond
 	spreadFor = 100 * time.Millisecond
 )
 
 func (r *reactor) run() {
 	defer close(r.done)
 	for r.wait() {
+		// Replication comes first: who reads here behind a reply of the primary finds what it has written.
+		for _, w := range r.links {
+			w.Serve()
+		}
+		clear(r.links)
+		r.links = r.links[:0]
 		for _, c := range r.ready {
 			r.read(c)
 		}
@@ -88,7 +99,10 @@ func (r *reactor) wait() bool {
 	n := r.poll(0)
 	if n == 0 && len(r.ready) == 0 {
 		runtime.Gosched() // what the last round has woken, feeders above all, runs before this goroutine sleeps
-		if n = r.poll(0); n == 0 {
+		if n = r.poll(0); n == 0 && r.spin.worth() {
+			n = r.linger()
+		}
+		if n == 0 {
 			n = r.poll(r.patience())
 		}
 	}
@@ -102,8 +116,12 @@ func (r *reactor) wait() bool {
 			_, _ = unix.Read(r.wake, b[:])
 			continue
 		}
-		if at := r.mu.seats[e.Fd]; at.c != nil && at.number == e.Pad {
+		switch at := r.mu.seats[e.Fd]; {
+		case at.number != e.Pad:
+		case at.c != nil:
 			r.noteLocked(at.c, e.Events)
+		case at.other != nil && at.other.Report(e.Events):
+			r.links = append(r.links, at.other)
 		}
 	}
 	return !r.mu.closing
@@ -135,13 +153,52 @@ func (r *reactor) noteLocked(c *conn, events uint32) {
 }
 
 func (r *reactor) poll(timeout int) int {
+	if timeout == 0 {
+		return netpoll.Poll(r.epoll, r.events)
+	}
 	n, _ := unix.EpollWait(r.epoll, r.events, timeout) // fails with EINTR only
 	return max(n, 0)
 }
 
+// linger polls for a while before the reactor sleeps. To be woken takes as long, and costs more: half of it is at the expense of who
+// sends.
+func (r *reactor) linger() (n int) {
+	for begun := time.Now(); n == 0 && time.Since(begun) < lingerFor; {
+		netpoll.Yield()
+		n = r.poll(0)
+	}
+	r.spin.note(n > 0)
+	return n
+}
+
+// spin tells whether it is worth to linger: of late, more often than not something came meanwhile.
+type spin struct{ score, skipped int8 }
+
+// maxSpin is how many times lingering has to fail before it is only tried at times, and how rarely that is.
+const maxSpin = 16
+
+func (s *spin) worth() bool {
+	if s.score > 0 {
+		return true
+	}
+	if s.skipped++; s.skipped < maxSpin {
+		return false
+	}
+	s.skipped = 0
+	return true
+}
+
+func (s *spin) note(came bool) {
+	if came {
+		s.score = min(s.score+1, maxSpin)
+	} else {
+		s.score = max(s.score-1, 0)
+	}
+}
+
 // patience is how long the reactor may sleep, in milliseconds.
 func (r *reactor) patience() int {
-	limit := time.Duration(r.s.timeout.Load())
+	limit := r.all.timeout()
 	if limit == 0 {
 		return -1
 	}
@@ -150,7 +207,7 @@ func (r *reactor) patience() int {
 
 // lookForIdle ends the connections that have sent nothing for too long.
 func (r *reactor) lookForIdle() {
-	limit := time.Duration(r.s.timeout.Load())
+	limit := r.all.timeout()
 	if limit == 0 || r.now.Sub(r.looked) < time.Duration(r.patience())*time.Millisecond {
 		return
 	}
@@ -167,7 +224,7 @@ func (r *reactor) lookForIdle() {
 // read takes what the connection has sent and plans it.
 func (r *reactor) read(c *conn) {
 	k := c.socket
-	if r.s.stopped() || c.closed.Load() {
+	if c.s.stopped() || c.closed.Load() {
 		r.end(c)
 		return
 	}
@@ -254,8 +311,8 @@ func (r *reactor) answer(c *conn) bool {
 		r.carryOn(c)
 		return true
 	}
-	n, err := syscall.Write(k.fd, c.w.Buf)
-	r.s.stats.netOut.Add(uint64(max(n, 0)))
+	n, err := netpoll.Write(k.fd, c.w.Buf)
+	c.s.stats.netOut.Add(uint64(max(n, 0)))
 	switch {
 	case n == len(c.w.Buf):
 		c.sent()

@@ -95,3 +95,26 @@ func TestReactorLosesNoEdge(t *testing.T) {
 	}
 	owner.Wait()
 }
+
+// A reactor lingers where something comes meanwhile, and where nothing does it only tries at times.
+func TestSpin(t *testing.T) {
+	var s spin
+	tries := func(n int, came bool) (tried int) {
+		for range n {
+			if s.worth() {
+				tried++
+				s.note(came)
+			}
+		}
+		return tried
+	}
+	if n := tries(10*maxSpin, false); n != 10 {
+		t.Errorf("tried %d times of %d where nothing comes", n, 10*maxSpin)
+	}
+	if n := tries(10*maxSpin, true); n < 9*maxSpin {
+		t.Errorf("tried %d times of %d where something comes", n, 10*maxSpin)
+	}
+	if n := tries(10*maxSpin, false); n > maxSpin+10 {
+		t.Errorf("went on %d times of %d where nothing comes any more", n, 10*maxSpin)
+	}
+}

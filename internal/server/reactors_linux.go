@@ -4,54 +4,107 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
+
+	"github.com/understudy-kv/understudy/internal/netpoll"
 )
 
-// reactors are a server's reactors, which begin with its first connection.
+// reactors are what a process's connections are waited for by: clients' and, as a [netpoll.Poller], those of replication.
+// They begin with the first connection.
 type reactors struct {
-	s    *Server
-	list []*reactor // guarded by Server.mu
-	n    int
+	log    hclog.Logger
+	server atomic.Pointer[Server] // whose clients they serve, once there is one
+
+	mu struct {
+		sync.Mutex
+		list   []*reactor
+		n      int
+		closed bool
+	}
 }
 
-// adopt makes c a connection of a reactor, and reports whether it did. The caller holds Server.mu.
+func newReactors(log hclog.Logger) *reactors { return &reactors{log: log} }
+
+// timeout is how long a client may send nothing, or 0.
+func (rs *reactors) timeout() time.Duration {
+	if s := rs.server.Load(); s != nil {
+		return time.Duration(s.timeout.Load())
+	}
+	return 0
+}
+
+// adopt makes c a connection of a reactor, and reports whether it did.
 func (rs *reactors) adopt(c *conn) bool {
 	tcp, ok := c.nc.(*net.TCPConn)
 	if !ok {
 		return false
 	}
-	if rs.list == nil && !rs.begin() {
-		return false
-	}
-	fd, err := dup(tcp)
+	r, err := rs.next()
 	if err != nil {
 		return false
 	}
-	k := &socket{fd: fd, local: tcp.LocalAddr(), remote: tcp.RemoteAddr(), writable: make(chan struct{}, 1)}
-	rs.n++
-	k.reactor = rs.list[rs.n%len(rs.list)]
+	fd, err := netpoll.Dup(tcp)
+	if err != nil {
+		return false
+	}
+	k := &socket{reactor: r, fd: fd, local: tcp.LocalAddr(), remote: tcp.RemoteAddr(), writable: make(chan struct{}, 1)}
 	_ = tcp.Close()
 	c.nc, c.socket = k, k
 	return true
 }
 
-func (rs *reactors) begin() bool {
-	// The other half of the cores is for feeders, appliers and what goes on in the background.
-	for range max(1, runtime.GOMAXPROCS(0)/2) {
-		r, err := newReactor(rs.s)
-		if err != nil {
-			rs.s.log.Warn("connections get a goroutine each", "error", err)
-			return len(rs.list) > 0
-		}
-		rs.list = append(rs.list, r)
+// next is the reactor of the next connection.
+func (rs *reactors) next() (*reactor, error) {
+	m := &rs.mu
+	m.Lock()
+	defer m.Unlock()
+	if m.closed {
+		return nil, net.ErrClosed
 	}
-	return len(rs.list) > 0
+	// The other half of the cores is for feeders, appliers and what goes on in the background.
+	for len(m.list) == 0 || len(m.list) < runtime.GOMAXPROCS(0)/2 {
+		r, err := newReactor(rs)
+		if err != nil {
+			rs.log.Warn("connections get a goroutine each", "error", err)
+			if len(m.list) == 0 {
+				return nil, err
+			}
+			break
+		}
+		m.list = append(m.list, r)
+	}
+	m.n++
+	return m.list[m.n%len(m.list)], nil
 }
 
-// close ends the reactors. All connections have ended, and no further one comes.
+// Watch is [netpoll.Poller]'s.
+func (rs *reactors) Watch(fd int, w netpoll.Watcher) (forget func(), err error) {
+	r, err := rs.next()
+	if err != nil {
+		return nil, err
+	}
+	at, number := r.sit(seat{other: w})
+	if err := r.await(fd, at, number); err != nil {
+		r.rise(at)
+		return nil, err
+	}
+	return func() { r.rise(at) }, nil
+}
+
+func (rs *reactors) poller() netpoll.Poller { return rs }
+
+// close ends the reactors. All connections have ended.
 func (rs *reactors) close() {
-	for _, r := range rs.list {
+	rs.mu.Lock()
+	rs.mu.closed = true
+	list := rs.mu.list
+	rs.mu.Unlock()
+	for _, r := range list {
 		r.mu.Lock()
 		r.mu.closing = true
 		r.mu.Unlock()
@@ -65,8 +118,8 @@ func (rs *reactors) close() {
 	}
 }
 
-func newReactor(s *Server) (*reactor, error) {
-	r := &reactor{s: s, done: make(chan struct{}), events: make([]unix.EpollEvent, maxReady)}
+func newReactor(rs *reactors) (*reactor, error) {
+	r := &reactor{all: rs, done: make(chan struct{}), events: make([]unix.EpollEvent, maxReady)}
 	var err error
 	if r.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
@@ -96,39 +149,52 @@ func (r *reactor) poke() {
 // attach begins to serve the connection.
 func (c *conn) attach() {
 	k := c.socket
-	r := k.reactor
+	var number int32
+	k.seat, number = k.reactor.sit(seat{c: c})
+	if err := k.reactor.await(k.fd, k.seat, number); err != nil {
+		k.reactor.all.log.Warn("a connection cannot be served", "error", err)
+		k.reactor.end(c)
+	}
+}
+
+// sit gives a connection a place.
+func (r *reactor) sit(s seat) (at, number int32) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	if n := len(r.mu.free); n > 0 {
-		k.seat, r.mu.free = r.mu.free[n-1], r.mu.free[:n-1]
+		at, r.mu.free = r.mu.free[n-1], r.mu.free[:n-1]
 	} else {
-		k.seat = int32(len(r.mu.seats))
+		at = int32(len(r.mu.seats))
 		r.mu.seats = append(r.mu.seats, seat{})
 	}
-	at := &r.mu.seats[k.seat]
-	at.c = c
-	number := at.number
-	r.mu.Unlock()
-	err := unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, k.fd, &unix.EpollEvent{
-		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: k.seat, Pad: number,
+	s.number = r.mu.seats[at].number
+	r.mu.seats[at] = s
+	return at, s.number
+}
+
+// rise frees the place.
+func (r *reactor) rise(at int32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.seats[at] = seat{number: r.mu.seats[at].number + 1}
+	r.mu.free = append(r.mu.free, at)
+}
+
+// await has the epoll report what happens to the descriptor.
+func (r *reactor) await(fd int, at, number int32) error {
+	return unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{
+		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: at, Pad: number,
 	})
-	if err != nil {
-		r.s.log.Warn("a connection cannot be served", "error", err)
-		r.end(c)
-	}
 }
 
 // end ends the connection. Its owner calls it, on any goroutine.
 func (r *reactor) end(c *conn) {
 	k := c.socket
 	c.end()
-	r.mu.Lock()
-	r.mu.seats[k.seat].c = nil
-	r.mu.seats[k.seat].number++
-	r.mu.free = append(r.mu.free, k.seat)
-	r.mu.Unlock()
+	r.rise(k.seat)
 	k.mu.Lock()
 	k.mu.closed = true
 	_ = unix.Close(k.fd)
 	k.mu.Unlock()
-	r.s.done.Done()
+	c.s.done.Done()
 }

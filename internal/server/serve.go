@@ -39,6 +39,8 @@ type ServeOptions struct {
 	Version string
 	// Logger may be nil, which is silent.
 	Logger hclog.Logger
+
+	reactors *reactors // shared with the node's other connections, and ended by whoever made them
 }
 
 // EnsureDefaults fills in what is zero.
@@ -85,7 +87,7 @@ type Server struct {
 	stopping context.Context // ends with quit
 	stop     context.CancelFunc
 	done     sync.WaitGroup // a connection counts from accept to end
-	reactors reactors
+	reactors *reactors
 }
 
 // NewServer makes a server and starts its sampling of rates. Close it.
@@ -100,7 +102,10 @@ func NewServer(o ServeOptions) *Server {
 	s.rates.commandsFrom = &s.ks.Stats.Commands
 	s.config.init(s)
 	s.snapshots.init(s)
-	s.reactors.s = s
+	if s.reactors = o.reactors; s.reactors == nil {
+		s.reactors = newReactors(o.Logger)
+	}
+	s.reactors.server.Store(s)
 	// The ticker samples rates and closes snapshots that nobody uses any more. It is ended by quit; Shutdown waits for it.
 	s.done.Go(s.tick)
 	s.initGates()
@@ -235,7 +240,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.clients.each(func(c *conn) { c.close() })
 		<-ended
 	}
-	s.reactors.close()
+	if s.o.reactors == nil {
+		s.reactors.close()
+	}
 	s.snapshots.closeAll()
 	return errors.Join(errs...)
 }

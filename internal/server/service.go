@@ -40,7 +40,7 @@ func (s *service) stop() error {
 }
 
 // serve opens the clients' port of a node that is open already. closeNode closes the node; serve calls it on an error.
-func serve(o *NodeOptions, log hclog.Logger, ks *keyspace.Keyspace, backend func(listen string) Backend, quit func(string), closeNode func() error) (*service, error) {
+func serve(o *NodeOptions, log hclog.Logger, ks *keyspace.Keyspace, backend func(listen string) Backend, quit func(string), rs *reactors, closeNode func() error) (*service, error) {
 	l, err := net.Listen("tcp", o.Listen)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("--listen: %w", err), closeNode())
@@ -51,7 +51,7 @@ func serve(o *NodeOptions, log hclog.Logger, ks *keyspace.Keyspace, backend func
 		fail: make(chan error, 1), close: closeNode,
 		server: NewServer(ServeOptions{
 			Keyspace: ks, Backend: backend(addr), Params: o.params(log), Shutdown: quit, Version: version.String(), Logger: log.Named("clients"),
-			MinReplicas: o.MinReplicasToWrite, MinReplicasMaxLag: o.MinReplicasMaxLag, MaxStaleness: o.ReplicaMaxStaleness,
+			MinReplicas: o.MinReplicasToWrite, MinReplicasMaxLag: o.MinReplicasMaxLag, MaxStaleness: o.ReplicaMaxStaleness, reactors: rs,
 		}),
 	}
 	// serve starts the accept loop. It owns the listener and ends when stop closes it, or when accepting fails, which ends

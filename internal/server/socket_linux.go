@@ -6,10 +6,11 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/understudy-kv/understudy/internal/netpoll"
 )
 
 // The states of a socket.
@@ -39,7 +40,7 @@ type socket struct {
 
 func (k *socket) Read(b []byte) (int, error) {
 	for {
-		n, err := syscall.Read(k.fd, b)
+		n, err := netpoll.Read(k.fd, b)
 		k.full = n == len(b)
 		switch {
 		case n > 0:
@@ -62,7 +63,7 @@ func (k *socket) more() bool { return k.full || k.ended.Load() }
 // Write writes all of b, however long the client takes.
 func (k *socket) Write(b []byte) (sum int, err error) {
 	for {
-		n, err := syscall.Write(k.fd, b[sum:])
+		n, err := netpoll.Write(k.fd, b[sum:])
 		sum += max(n, 0)
 		switch {
 		case sum == len(b):
@@ -108,15 +109,3 @@ func (k *socket) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline and SetDeadline are not for these sockets.
 func (k *socket) SetWriteDeadline(time.Time) error { return os.ErrNoDeadline }
 func (k *socket) SetDeadline(time.Time) error      { return os.ErrNoDeadline }
-
-// dup is a descriptor of the same socket that the runtime does not poll.
-func dup(tcp *net.TCPConn) (fd int, err error) {
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	if failed := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); failed != nil {
-		return 0, failed
-	}
-	return fd, err
-}

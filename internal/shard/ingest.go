@@ -35,20 +35,22 @@ func (s *Shard) Ingest(frames []byte, first, next uint64) error {
 	return <-in.done
 }
 
-// TryIngest is Ingest on the caller's goroutine, if the shard has nothing else to do and ingests are not held up. Otherwise
-// it does nothing and returns false.
+// TryIngest is Ingest on the caller's goroutine, if the shard has nothing else to do, ingests are not held up, and the disk has kept up
+// of late. Otherwise it does nothing and returns false.
 func (s *Shard) TryIngest(frames []byte, first, next uint64) (done bool, err error) {
 	s.mu.Lock()
 	if s.mu.closed {
 		s.mu.Unlock()
 		return true, ErrClosed
 	}
-	if len(s.mu.jobs) > 0 || s.pausedLocked() || !s.takeFreeTurnLocked() {
+	if len(s.mu.jobs) > 0 || s.pausedLocked() || s.isSlow() || !s.takeFreeTurnLocked() {
 		s.mu.Unlock()
 		return false, nil
 	}
 	s.mu.Unlock()
+	begun := time.Now()
 	err = s.ingestAll(&ingest{frames: frames, first: first, next: next})
+	s.noteCommit(time.Since(begun))
 	s.endTurn()
 	return true, err
 }

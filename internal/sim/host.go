@@ -62,10 +62,10 @@ func (h *host) options(i *incarnation) node.Options {
 		Listen:       func(s int) (net.Listener, error) { return w.net.listen(i, portBase+s) },
 		AnnounceHost: h.name, ReplicationPortBase: portBase, Announce: h.name + ":6000",
 		Fsync: w.sc.Fsync, Memory: 1, BacklogMemory: 64 << 10, BootID: fmt.Sprint("boot-", h.boot),
-		Serve: primary.Serve(primary.ServerOptions{ReconnectWindow: w.sc.window()}),
+		Serve: primary.Serve(primary.ServerOptions{ReconnectWindow: w.sc.window(), Adopt: i.adopt}),
 		Follow: replica.Follow(replica.FollowerOptions{
-			InboxBytes: inboxBytes,
-			Dial:       func(ctx context.Context, to string) (net.Conn, error) { return w.net.dial(ctx, i, to) },
+			InboxBytes: inboxBytes, Adopt: i.adopt,
+			Dial: func(ctx context.Context, to string) (net.Conn, error) { return w.net.dial(ctx, i, to) },
 			Jitter: func() float64 {
 				mu.Lock()
 				defer mu.Unlock()

@@ -1,0 +1,99 @@
+package backlog
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// A reader that was armed is called once, behind a publication or when the log is closed, and is not armed while there is something to
+// hand out.
+func TestArm(t *testing.T) {
+	l := create(t, options(vfs.NewMem()), 0)
+	r := newReader(t, l, 0)
+	calls := 0
+	arm := func() bool { return r.Arm(func() { calls++ }) }
+	next := func(want uint64) {
+		t.Helper()
+		for r.next < want {
+			if _, err := r.Next(t.Context(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for range 2 {
+		if !arm() {
+			t.Fatal("nothing is there, and it was not armed")
+		}
+	}
+	if err := l.Append(build(0, 1, 10), 0, 1); err != nil {
+		t.Fatal(err)
+	}
+	if calls != 0 {
+		t.Fatal("called before the publication")
+	}
+	l.Publish(1)
+	add(t, l, 1, 10)
+	if calls != 1 {
+		t.Fatalf("called %d times", calls)
+	}
+	if arm() {
+		t.Fatal("armed with two mutations to hand out")
+	}
+	next(2)
+	if !arm() {
+		t.Fatal("not armed again")
+	}
+	add(t, l, 1, 10)
+	next(3)
+	if calls != 2 || !arm() {
+		t.Fatalf("called %d times", calls)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if calls != 3 {
+		t.Fatalf("called %d times: the end of the log was not told", calls)
+	}
+	if arm() {
+		t.Fatal("armed behind the end")
+	}
+	if _, err := r.Next(t.Context(), 0); !errors.Is(err, ErrClosed) {
+		t.Fatal(err)
+	}
+}
+
+// Small tells what is there by its size, wherever the reader is in its slab, and never calls small what only the disk has.
+func TestSmall(t *testing.T) {
+	l := create(t, options(vfs.NewMem()), 0)
+	r := newReader(t, l, 0)
+	inMemory := 0
+	for n := range 300 {
+		size := len(add(t, l, 1+n%3, 5+n%40))
+		if n%4 == 0 {
+			size += len(add(t, l, 1, 20))
+		}
+		if r.Small(size - 1) {
+			t.Fatalf("round %d: %d bytes are small within %d", n, size, size-1)
+		}
+		if r.Small(size) {
+			inMemory++
+			if run, err := r.Next(t.Context(), minRun); err != nil || len(run.Bytes) != size || run.Next != l.Published() {
+				t.Fatalf("round %d: %d bytes up to %d, %v; want all %d up to %d", n, len(run.Bytes), run.Next, err, size, l.Published())
+			}
+		}
+		for r.next < l.Published() { // it began another slab in the middle
+			if _, err := r.Next(t.Context(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if inMemory < 250 {
+		t.Fatalf("%d of 300 were small", inMemory)
+	}
+	late := newReader(t, l, l.Bounds().Oldest)
+	if l.Bounds().Oldest >= l.Bounds().MemoryFirst || late.Small(1<<30) {
+		t.Fatal("what memory does not have is small")
+	}
+}

@@ -1,0 +1,75 @@
+package primary
+
+import (
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/understudy-kv/understudy/backlog"
+	"github.com/understudy-kv/understudy/internal/netpoll/netpolltest"
+	"github.com/understudy-kv/understudy/wire"
+)
+
+// adopted counts connections: every second one is lent, so that the tests see both.
+var adopted atomic.Int64
+
+func adoptSome(c net.Conn) net.Conn {
+	p, ok := c.(*pipe)
+	if !ok || adopted.Add(1)%2 == 0 {
+		return c
+	}
+	return &netpolltest.Pipe{Conn: p}
+}
+
+// Who publishes sends what is published, all of it and in order, also where the connection takes it in pieces; a heartbeat stands
+// between two frames; and acks are heard while the reading is lent.
+func TestThePublisherSends(t *testing.T) {
+	for _, most := range []int{0, 1, 50} {
+		synctest.Test(t, func(t *testing.T) {
+			var conn *netpolltest.Pipe
+			adopt := func(c net.Conn) net.Conn {
+				conn = &netpolltest.Pipe{Conn: c, Most: most}
+				return conn
+			}
+			s := newStage(t, 1, backlog.Options{}, ServerOptions{Adopt: adopt})
+			p := s.resume(0, 1, 0)
+			p.heartbeat()
+			p.ack(0, 0, 0)
+			const n = 300
+			// The writer, which ends with what it has to write.
+			go func() {
+				for range n {
+					time.Sleep(10 * time.Millisecond)
+					s.shards[0].write(1, 40)
+				}
+			}()
+			beats := 0
+			for next := uint64(0); next < n; {
+				switch f := p.next(); f.Kind {
+				case wire.KindMutations:
+					if f.First != next {
+						t.Fatalf("a frame from %d, want %d", f.First, next)
+					}
+					next = f.Next()
+					p.ack(next, next, next)
+				case wire.KindHeartbeat:
+					beats++
+				default:
+					t.Fatalf("a %s frame", f.Kind)
+				}
+			}
+			synctest.Wait()
+			if state, applied := s.slot(0); state == slotDetached || applied != n {
+				t.Fatalf("slot is %s at %d, want %d acked", state, applied, n)
+			}
+			if tried := conn.Tried.Load(); tried < int64(n*min(40, max(most, 1))) && most != 1 || tried < n {
+				t.Fatalf("the publisher has sent %d bytes", tried)
+			}
+			if beats < 2 {
+				t.Fatalf("%d heartbeats in 3 s", beats)
+			}
+		})
+	}
+}
