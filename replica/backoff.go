@@ -6,7 +6,7 @@ import "time"
 // were cut together do not come back together (pitfall 34).
 type Backoff struct {
 	// Min is after the first failure, and doubled after each up to Max. Where nobody answers at the primary's address, which
-	// costs nobody anything, it grows by a sixteenth: to about a tenth of the time that the primary has been away. Default
+	// costs nobody anything, it grows by a thirty-second: while nobody answers for T, to 100 ms + T/24 or so. Default
 	// 100 ms and 5 s.
 	Min, Max time.Duration
 	Patient  time.Duration // least for refusals that pass by themselves. Default 1 s
@@ -38,7 +38,7 @@ func (b Backoff) wait(kind retry, failures int, jitter float64) time.Duration {
 		}
 		for ; failures > 1 && d < b.Max; failures-- {
 			if kind == retryEasy {
-				d += d/16 + 1
+				d += d/32 + 1
 			} else {
 				d *= 2
 			}
