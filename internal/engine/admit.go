@@ -62,6 +62,7 @@ func (e *Engine) admit() error {
 		if l.bytes() < int64(stopMemTables*e.o.MemTableSize) && len(l.frozen) < maxFrozen && e.pressure.tables.Load() < stopTables {
 			return nil
 		}
+		e.compactions.start() // the start itself waits for them
 		select {
 		case <-changed:
 		case <-e.gate.closing:

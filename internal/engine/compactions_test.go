@@ -9,7 +9,7 @@ import (
 
 // A compaction that is due at Open neither runs before the owner has started nor keeps Open waiting, and runs then.
 func TestCompactionsWaitForTheStart(t *testing.T) {
-	for _, by := range []string{"started", "flush"} {
+	for _, by := range []string{"started", "flush", "full level 0"} {
 		t.Run(by, func(t *testing.T) {
 			fs := vfs.NewMem()
 			r := newRig(t, fs, Options{})
@@ -31,12 +31,17 @@ func TestCompactionsWaitForTheStart(t *testing.T) {
 			if m.Compactions != 0 || m.L0Files != before.L0Files || m.L0Files < 4 {
 				t.Fatalf("behind Open there were %d compactions, and %d tables are in level 0; want none, and the %d from before, at least 4", m.Compactions, m.L0Files, before.L0Files)
 			}
-			if by == "started" {
+			switch by {
+			case "started":
 				r.e.Started()
-			} else {
+			case "flush":
 				r.set("more", "of it")
 				r.commit()
 				r.must(r.e.Flush())
+			case "full level 0": // what is applied waits for them
+				r.e.pressure.tables.Store(stopTables)
+				r.set("more", "of it")
+				r.commit()
 			}
 			eventually(t, "the compaction that was due", func() bool {
 				m, err := r.e.Metrics()

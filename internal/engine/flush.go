@@ -87,7 +87,6 @@ func (e *Engine) flushFrozen(fs []frozen) error {
 		}
 		return err
 	}
-	// A log that is so long that its replay fills memtables must not wait for a start that waits for it (admit.go).
 	e.compactions.start()
 	e.compactions.poke()
 	e.durable.stale.Store(true)
