@@ -52,7 +52,7 @@ func (k Kind) String() string {
 // Known reports whether this version knows the kind.
 func (k Kind) Known() bool { return knownKinds[k] }
 
-// knownKinds has a true for each of kindNames. Each frame's header is parsed several times on its way
+// knownKinds has a true for each of kindNames. Each frame's header is parsed several times on its way.
 var knownKinds = func() (known [256]bool) {
 	for k := range kindNames {
 		known[k] = true
