@@ -14,6 +14,3 @@ func Poll(epoll int, events []unix.EpollEvent) int {
 	}
 	return int(n)
 }
-
-// Yield lets other processes run that wait for this processor.
-func Yield() { unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }

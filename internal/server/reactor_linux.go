@@ -161,10 +161,9 @@ func (r *reactor) poll(timeout int) int {
 }
 
 // linger polls for a while before the reactor sleeps. To be woken takes as long, and costs more: half of it is at the expense of who
-// sends.
+// sends. It does not yield to other processes, which may take some ms: who sleeps is woken at once.
 func (r *reactor) linger() (n int) {
 	for begun := time.Now(); n == 0 && time.Since(begun) < lingerFor; {
-		netpoll.Yield()
 		n = r.poll(0)
 	}
 	r.spin.note(n > 0)
