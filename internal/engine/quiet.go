@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	// quietFor bounds how long compactions wait behind the newest call of Quiet, whatever becomes of who called.
+	// quietFor is after how long quiet ends that nobody has ended.
 	quietFor = 10 * time.Second
 	// quietTables is how many tables may lie in level 0 while compactions wait: half of what makes Apply wait.
 	quietTables = stopTables / 2
@@ -20,20 +20,18 @@ type quiet struct {
 	mu struct {
 		sync.Mutex
 		holds int
-		until time.Time
-		ended chan struct{} // closed when the last hold is released; nil without one
+		ended chan struct{} // closed when the last hold ends; nil without one
 	}
 }
 
-// hold keeps compactions waiting until release is called, which may be done again.
+// hold keeps compactions waiting until release is called, which may be done again, or quietFor is over.
 func (q *quiet) hold() (release func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.mu.holds++; q.mu.holds == 1 {
 		q.mu.ended = make(chan struct{})
 	}
-	q.mu.until = time.Now().Add(quietFor)
-	return sync.OnceFunc(func() {
+	end := sync.OnceFunc(func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		if q.mu.holds--; q.mu.holds == 0 {
@@ -41,6 +39,11 @@ func (q *quiet) hold() (release func()) {
 			q.mu.ended = nil
 		}
 	})
+	timer := time.AfterFunc(quietFor, end)
+	return func() {
+		timer.Stop()
+		end()
+	}
 }
 
 // wait returns when a compaction may go on, or when the engine closes.
@@ -48,12 +51,12 @@ func (q *quiet) wait(closing <-chan struct{}) {
 	const look = 100 * time.Millisecond // for tables that were flushed meanwhile
 	for {
 		q.mu.Lock()
-		ended, left := q.mu.ended, time.Until(q.mu.until)
+		ended := q.mu.ended
 		q.mu.Unlock()
-		if ended == nil || left <= 0 || q.tables() >= quietTables {
+		if ended == nil || q.tables() >= quietTables {
 			return
 		}
-		timer := time.NewTimer(min(left, look))
+		timer := time.NewTimer(look)
 		select {
 		case <-ended:
 		case <-timer.C:

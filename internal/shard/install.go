@@ -36,6 +36,9 @@ func (s *Shard) install(dir string, at wire.Position, l wire.Lineage) (err error
 	if err := n.open(); err != nil {
 		return fmt.Errorf("shard %d: opening the snapshot: %w", s.opts.Shard, err)
 	}
+	if q, ok := n.machine.(Quieter); ok {
+		_ = q.Quiet() // it ends by itself: what was written meanwhile, and the other shards, come first
+	}
 	if n.log, err = backlog.Create(n.logOptions(), at.Offset); err != nil {
 		return err
 	}

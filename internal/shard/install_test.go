@@ -138,3 +138,34 @@ func TestInstallOfABadSnapshot(t *testing.T) {
 	}
 	mustWrite(t, s, "goes on", "v")
 }
+
+// Quiet is the present machine's, and one that was installed is asked for it: what is missing comes first.
+func TestQuiet(t *testing.T) {
+	quiet := func(s *shard.Shard) (n int32) {
+		t.Helper()
+		if err := s.Use(func(m shard.StateMachine) error { n = m.(*machine).quiet.Load(); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	fs := vfs.NewMem()
+	source := open(t, options(fs))
+	mustWrite(t, source, "new", "v")
+	release := source.Quiet()
+	if n := quiet(source); n != 1 {
+		t.Errorf("%d ask for quiet, want 1", n)
+	}
+	release()
+	if n := quiet(source); n != 0 {
+		t.Errorf("%d ask for quiet behind the release", n)
+	}
+	o := options(fs)
+	o.Dir, o.Writable = "/other", false
+	s := open(t, o)
+	if err := s.Install(filledDir(t, fs, "/staged", source, 1), source.Position(), source.Lineage()); err != nil {
+		t.Fatal(err)
+	}
+	if n := quiet(s); n != 1 {
+		t.Errorf("%d ask the installed one for quiet, want 1", n)
+	}
+}

@@ -41,7 +41,7 @@ type Summer interface {
 type Quieter interface {
 	StateMachine
 	// Quiet asks for that until release is called, while something that has an end needs the machine's disk and processors,
-	// and returns at once. The state machine need not heed it, and must not for ever.
+	// and returns at once. The state machine need not heed it, and must not for ever: release may never be called.
 	Quiet() (release func())
 }
 

@@ -26,6 +26,13 @@ type machine struct {
 	data    map[string]string
 	at      wire.Position
 	durable uint64
+
+	quiet atomic.Int32 // how many asked for it and did not release it
+}
+
+func (m *machine) Quiet() (release func()) {
+	m.quiet.Add(1)
+	return func() { m.quiet.Add(-1) }
 }
 
 func (m *machine) encode() []byte {
