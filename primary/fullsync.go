@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/understudy-kv/understudy/internal/polite"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -230,6 +231,7 @@ func (c *session) sendFile(snap *snapshot, w wire.Want) error {
 		return fmt.Errorf("%w: %w", errSnapshot, err)
 	}
 	defer f.Close()
+	var worker polite.Worker
 	for at := w.From; at < info.Size; {
 		if err := c.alive(); err != nil {
 			return err
@@ -253,6 +255,7 @@ func (c *session) sendFile(snap *snapshot, w wire.Want) error {
 		}
 		at += uint64(n)
 		c.progress.bytes.Add(uint64(n))
+		worker.Yield() // one short system call after the other is no wait, either
 	}
 	return nil
 }

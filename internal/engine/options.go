@@ -101,7 +101,7 @@ func pebbleOptions(o Options, fs vfs.FS) *pebble.Options {
 		l := &p.Levels[i]
 		l.BlockSize = 8 << 10
 		l.IndexBlockSize = 256 << 10
-		l.FilterPolicy = bloom.FilterPolicy(10)
+		l.FilterPolicy = politeFilter{bloom.FilterPolicy(10)}
 		l.FilterType = pebble.TableFilter
 		l.Compression = func() *sstable.CompressionProfile { return sstable.FastestCompression }
 	}
