@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/understudy-kv/understudy/internal/netpoll"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -127,6 +128,7 @@ func (c *session) onPublished() {
 	}
 	select {
 	case c.more <- struct{}{}:
+		netpoll.Wake()
 	default:
 	}
 }

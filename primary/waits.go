@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/understudy-kv/understudy/internal/netpoll"
 	"github.com/understudy-kv/understudy/slottable"
 	"github.com/understudy-kv/understudy/wire"
 )
@@ -59,6 +60,7 @@ func (s *Server) ack(session slottable.Session, sent uint64, a wire.Ack) error {
 			return false
 		}
 		close(w.done)
+		netpoll.Wake()
 		return true
 	})
 	return nil

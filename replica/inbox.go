@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/understudy-kv/understudy/internal/netpoll"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -71,7 +72,7 @@ func (b *inbox) waitLocked(n int64) error {
 	if b.mu.bytes == 0 || b.mu.bytes+n <= b.limit {
 		return nil
 	}
-	b.ready.Signal()
+	b.wakeApplier()
 	b.waiting(true)
 	defer b.waiting(false)
 	for b.mu.bytes != 0 && b.mu.bytes+n > b.limit && !b.mu.closed {
@@ -106,7 +107,7 @@ func (b *inbox) put(f wire.Frame, at span) error {
 	}
 	b.mu.bytes += n
 	if b.mu.bytes > small {
-		defer b.ready.Signal()
+		defer b.wakeApplier()
 	}
 	if k := len(b.mu.runs); k > b.mu.head {
 		if last := &b.mu.runs[k-1]; last.slab == at.slab && last.to == at.from {
@@ -132,9 +133,14 @@ func (b *inbox) takeSmall() (run, bool) {
 		return b.takeLocked(), true
 	}
 	if n > 0 {
-		b.ready.Signal()
+		b.wakeApplier()
 	}
 	return run{}, false
+}
+
+func (b *inbox) wakeApplier() {
+	b.ready.Signal()
+	netpoll.Wake()
 }
 
 // hand wakes the applier, if there is anything.
@@ -142,7 +148,7 @@ func (b *inbox) hand() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.mu.runs) > b.mu.head {
-		b.ready.Signal()
+		b.wakeApplier()
 	}
 }
 
@@ -152,7 +158,7 @@ func (b *inbox) giveBack(r run) {
 	defer b.mu.Unlock()
 	b.mu.out = false
 	b.mu.runs, b.mu.head = append(b.mu.runs[:0], r), 0
-	b.ready.Signal()
+	b.wakeApplier()
 }
 
 // take returns the oldest run, and waits for one. The caller gives it back by release. It reports false when the inbox

@@ -32,8 +32,10 @@ func (s *Session) submit() {
 		s.offer()
 	}
 	if s.offered {
-		s.serve()
+		s.serve(true)
+		s.round.waited.Store(true)
 		<-s.round.ready
+		s.round.waited.Store(false)
 		s.executed()
 	}
 }
@@ -64,9 +66,9 @@ func (s *Session) offer() {
 }
 
 // serve has the round executed, by the session if the shards are idle.
-func (s *Session) serve() {
+func (s *Session) serve(gather bool) {
 	for _, p := range s.parts {
-		p.on.Serve()
+		p.on.Serve(gather)
 	}
 }
 

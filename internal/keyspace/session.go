@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/understudy-kv/understudy/internal/command"
+	"github.com/understudy-kv/understudy/internal/netpoll"
 	"github.com/understudy-kv/understudy/internal/resp"
 	"github.com/understudy-kv/understudy/internal/shard"
 	"github.com/understudy-kv/understudy/wire"
@@ -70,13 +71,17 @@ const (
 
 // round counts the parts that the shards still work at.
 type round struct {
-	left  atomic.Int32
-	ready chan struct{} // capacity 1: left has become 0
+	left   atomic.Int32
+	ready  chan struct{} // capacity 1: left has become 0
+	waited atomic.Bool   // somebody waits for that, or is about to
 }
 
 func (r *round) arrive() {
 	if r.left.Add(-1) == 0 {
 		r.ready <- struct{}{}
+		if r.waited.Load() {
+			netpoll.Wake()
+		}
 	}
 }
 
@@ -185,7 +190,7 @@ func (s *Session) Syncs() bool {
 func (s *Session) Settle(sink Sink) bool {
 	if len(s.plan) > 0 {
 		if s.offered {
-			s.serve()
+			s.serve(false)
 			select {
 			case <-s.round.ready:
 				s.executed()

@@ -104,10 +104,12 @@ func (c *Conn) Report(events uint32) bool {
 		case owned, served:
 			if c.state.CompareAndSwap(at, at+1) {
 				signal(c.reading.ready)
+				Wake()
 				return false
 			}
 		default:
 			signal(c.reading.ready)
+			Wake()
 			return false
 		}
 	}
@@ -127,6 +129,7 @@ func (c *Conn) Serve() {
 	}
 	c.state.Store(ownedAgain)
 	signal(c.back)
+	Wake()
 }
 
 // Lend is [Lender]'s.

@@ -98,8 +98,12 @@ func (r *reactor) run() {
 func (r *reactor) wait() bool {
 	n := r.poll(0)
 	if n == 0 && len(r.ready) == 0 {
-		runtime.Gosched() // what the last round has woken, feeders above all, runs before this goroutine sleeps
-		if n = r.poll(0); n == 0 && r.spin.worth() {
+		// What the last round has woken runs before this goroutine sleeps. Nobody is yielded to for nothing: that wakes a thread.
+		if netpoll.Woken() {
+			runtime.Gosched()
+			n = r.poll(0)
+		}
+		if n == 0 && r.spin.worth() {
 			n = r.linger()
 		}
 		if n == 0 {
@@ -302,7 +306,9 @@ func (r *reactor) answer(c *conn) bool {
 		// The first one's has executed them all. The feeders that it has woken send before the replies leave, so that a replica
 		// has the writes as soon as their clients know of them.
 		r.executed = true
-		runtime.Gosched()
+		if netpoll.Woken() {
+			runtime.Gosched()
+		}
 	}
 	c.executed()
 	k := c.socket
@@ -342,6 +348,7 @@ func (r *reactor) carryOn(c *conn) {
 	// It owns the connection, and ends when it has done what the client has sent, or with the connection; Shutdown waits
 	// for that.
 	go c.carryOn()
+	netpoll.Wake()
 }
 
 func (c *conn) carryOn() {

@@ -3,6 +3,8 @@ package shard
 import (
 	"runtime"
 	"time"
+
+	"github.com/understudy-kv/understudy/internal/netpoll"
 )
 
 // What the loop works with (see Shard) belongs to whoever has the turn: one goroutine at a time. Most of the time that is
@@ -52,8 +54,9 @@ func (s *Shard) isSlow() bool {
 }
 
 // Serve has the jobs that were offered executed: now, by the caller, if the shard is idle; otherwise by whoever is at it.
-// The jobs' Committed may have been called on return, or may be called later.
-func (s *Shard) Serve() {
+// The jobs' Committed may have been called on return, or may be called later. With gather, others that are about to offer jobs may
+// do so first: one append, one wake-up of each feeder, for all of them. Who has offered for many does not gather.
+func (s *Shard) Serve(gather bool) {
 	if s.isSlow() {
 		poke(s.wake)
 		return
@@ -64,8 +67,9 @@ func (s *Shard) Serve() {
 		return
 	}
 	s.mu.Unlock()
-	// Others that are about to offer jobs do so now: one append, one wake-up of each feeder, for all of them.
-	runtime.Gosched()
+	if gather {
+		runtime.Gosched()
+	}
 	s.mu.Lock()
 	if s.mu.blocking == 0 {
 		s.pending, s.mu.jobs = s.mu.jobs, s.pending[:0]
@@ -108,9 +112,13 @@ func (s *Shard) endTurn() {
 	wanted := s.mu.wanted
 	left := len(s.pending) > 0 || len(s.mu.jobs) > 0 || len(s.mu.control) > 0 || len(s.mu.ingests) > 0
 	s.mu.Unlock()
-	if wanted {
+	switch {
+	case wanted:
 		poke(s.turn)
-	} else if left {
+	case left:
 		poke(s.wake)
+	default:
+		return
 	}
+	netpoll.Wake()
 }

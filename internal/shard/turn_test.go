@@ -63,7 +63,7 @@ func TestTurnIsOneOwners(t *testing.T) {
 				if c%4 == 3 {
 					err = s.Submit(j)
 				} else if err = s.Offer(j); err == nil {
-					s.Serve()
+					s.Serve(true)
 				}
 				if err == nil {
 					err = <-j.done
@@ -116,9 +116,9 @@ func TestServeNeverBlocks(t *testing.T) {
 	if err := s.Offer(j); err != nil {
 		t.Fatal(err)
 	}
-	s.Serve() // blocks for ever if it takes the parked job
+	s.Serve(true) // blocks for ever if it takes the parked job
 	<-p.began
-	s.Serve()
+	s.Serve(true)
 	select {
 	case <-j.done:
 		t.Fatal("the job ran beside the one that holds the shard")
@@ -134,7 +134,7 @@ func TestServeNeverBlocks(t *testing.T) {
 		if err := s.Offer(j); err != nil {
 			t.Fatal(err)
 		}
-		s.Serve()
+		s.Serve(true)
 		select {
 		case err := <-j.done:
 			return err == nil
@@ -184,12 +184,12 @@ func TestServeLeavesSlowCommitsToTheLoop(t *testing.T) {
 	}
 	long.Store(true)
 	first := offer("a")
-	s.Serve()
+	s.Serve(true)
 	stalled.Store(true)
 	second := offer("b")
 	served := make(chan struct{})
 	// Ends at once, unless it executes what was offered; then when the stall does.
-	go func() { s.Serve(); close(served) }()
+	go func() { s.Serve(true); close(served) }()
 	select {
 	case <-served:
 	case <-time.After(10 * time.Second):
