@@ -175,3 +175,19 @@ func TestReplicatedWaits(t *testing.T) {
 		t.Errorf("%v, want one that tells that the replica is dead", err)
 	}
 }
+
+// Over as many runs as there are systems each has each place in the order once.
+func TestRotated(t *testing.T) {
+	names := []string{"a", "b", "c"}
+	for place := range names {
+		seen := map[string]int{}
+		for run := range 2 * len(names) {
+			seen[rotated(names, run)[place]]++
+		}
+		for _, name := range names {
+			if seen[name] != 2 {
+				t.Errorf("%s had place %d %d times in %d runs", name, place, seen[name], 2*len(names))
+			}
+		}
+	}
+}

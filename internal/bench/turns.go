@@ -69,7 +69,7 @@ func (b *runner) measure(ctx context.Context) *Report {
 		}
 		targets = append(targets, s.targets...)
 		for run := range b.o.Runs {
-			for _, name := range b.systems() {
+			for _, name := range rotated(b.systems(), run) {
 				if name != ours && name != against && !slices.Contains(s.peers, name) || ctx.Err() != nil {
 					continue
 				}
@@ -81,6 +81,13 @@ func (b *runner) measure(ctx context.Context) *Report {
 		Time: b.began, Command: "replctl " + strings.Join(os.Args[1:], " "), Machine: machine(), Cores: defaultShards(), Shards: defaultShards(), Versions: b.versions(),
 		Runs: b.o.Runs, Seconds: time.Since(b.began).Seconds(), Rows: judge(b.systems(), b.measured, targets), Failures: b.failures,
 	}
+}
+
+// rotated is names, beginning with another one in each run: what the turn before leaves behind, a disk that still writes or a host that
+// has just had something to do, is not always the same system's.
+func rotated(names []string, run int) []string {
+	at := run % len(names)
+	return slices.Concat(names[at:], names[:at])
 }
 
 // turn measures one system once. What it recorded before it failed is dropped: a run that went wrong has no figures.
