@@ -149,9 +149,8 @@ func (r *reactor) poke() {
 // attach begins to serve the connection.
 func (c *conn) attach() {
 	k := c.socket
-	var number int32
-	k.seat, number = k.reactor.sit(seat{c: c})
-	if err := k.reactor.await(k.fd, k.seat, number); err != nil {
+	at, number := k.reactor.sit(seat{c: c})
+	if err := k.reactor.await(k.fd, at, number); err != nil {
 		k.reactor.all.log.Warn("a connection cannot be served", "error", err)
 		k.reactor.end(c)
 	}
@@ -169,6 +168,9 @@ func (r *reactor) sit(s seat) (at, number int32) {
 	}
 	s.number = r.mu.seats[at].number
 	r.mu.seats[at] = s
+	if s.c != nil {
+		s.c.socket.seat = at
+	}
 	return at, s.number
 }
 
