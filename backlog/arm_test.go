@@ -50,6 +50,12 @@ func TestArm(t *testing.T) {
 	if calls != 2 || !arm() {
 		t.Fatalf("called %d times", calls)
 	}
+	gone := newReader(t, l, 3)
+	gone.Arm(func() { t.Error("a reader that was closed was called") })
+	gone.Close()
+	if n := len(l.mu.waiting); n != 1 {
+		t.Fatalf("%d readers wait", n)
+	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -163,17 +163,6 @@ func (r *Reader) Arm(f func()) bool {
 	return true
 }
 
-// Disarm takes Arm back. If the call has begun, or will, Disarm does not wait for it.
-func (r *Reader) Disarm() {
-	l := r.l
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if r.armed != nil {
-		r.armed = nil
-		l.dropWaitingLocked(r)
-	}
-}
-
 // Small reports whether what can be handed out now lies in memory and has at most limit bytes.
 func (r *Reader) Small(limit int) bool {
 	l, m := r.l, &r.memory
@@ -247,10 +236,14 @@ func pieceSize(left, limit int) int {
 	return limit
 }
 
-// Close gives back what the reader holds. A second Close does nothing.
+// Close gives back what the reader holds, and takes Arm back, unless its call has begun. A second Close does nothing.
 func (r *Reader) Close() {
 	l := r.l
 	l.mu.Lock()
+	if r.armed != nil {
+		r.armed = nil
+		l.dropWaitingLocked(r)
+	}
 	r.unpinLocked()
 	f := r.leaveDiskLocked()
 	l.mu.Unlock()

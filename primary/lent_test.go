@@ -73,3 +73,26 @@ func TestThePublisherSends(t *testing.T) {
 		})
 	}
 }
+
+// A wrong ack ends the session, although others came behind it at once, and those count for nothing.
+func TestAckBackwardsWhileLent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, 1, backlog.Options{}, ServerOptions{Adopt: func(c net.Conn) net.Conn { return &netpolltest.Pipe{Conn: c} }})
+		s.shards[0].write(6, 40)
+		p := s.resume(0, 1, 0)
+		p.frames(0, 6)
+		time.Sleep(time.Second / 2) // now it is lent
+		var b []byte
+		for _, at := range []uint64{5, 3, 6} {
+			b = wire.AppendAck(b, wire.Ack{Received: at, Applied: at, Durable: at})
+		}
+		p.send(b)
+		if r := p.ending(); r.Code != wire.CodeProtocol {
+			t.Fatalf("ended with %q: %s", r.Code, r.Text)
+		}
+		synctest.Wait()
+		if state, applied := s.slot(0); state != slotDetached || applied != 5 {
+			t.Fatalf("slot is %s at %d, want 5 acked", state, applied)
+		}
+	})
+}

@@ -31,6 +31,7 @@ type session struct {
 	// than fits is a protocol error, so the listener never waits for the feeder.
 	fetches chan wire.Fetch
 
+	misheard  error      // the listener's: what was wrong with an ack that was heard while its reading was lent
 	rewinding *rewinding // of a session that begins with a rewind
 
 	sent     atomic.Uint64 // offset behind what the feeder has begun to write
@@ -133,6 +134,9 @@ func (c *session) listen() error {
 		f, err := c.link.next(sessionLimit)
 		if err == wire.ErrShort {
 			if err = c.link.listen(c.hear); err == nil {
+				err = c.misheard
+			}
+			if err == nil {
 				continue
 			}
 		}
@@ -208,7 +212,7 @@ func (c *session) hear() bool {
 			err = c.server.ack(c.session, c.sent.Load(), a)
 		}
 		if err != nil {
-			c.link.failed = err
+			c.misheard = err
 			return false
 		}
 	}

@@ -112,7 +112,7 @@ func TestSilenceDetachesAndTheWindowReaps(t *testing.T) {
 		p.ack(5, 5, 5)
 		began := time.Now()
 		r := p.ending()
-		if d := time.Since(began); d != SilenceTimeout || r.Code != wire.CodeTimeout {
+		if d := time.Since(began).Truncate(time.Microsecond); d != SilenceTimeout || r.Code != wire.CodeTimeout {
 			t.Fatalf("ended after %v with %q: %s", d, r.Code, r.Text)
 		}
 		synctest.Wait()
