@@ -64,7 +64,12 @@ func TestThePublisherSends(t *testing.T) {
 			if state, applied := s.slot(0); state == slotDetached || applied != n {
 				t.Fatalf("slot is %s at %d, want %d acked", state, applied, n)
 			}
-			if tried := conn.Tried.Load(); tried < int64(n*min(40, max(most, 1))) && most != 1 || tried < n {
+			// Mostly: where a heartbeat is being sent the feeder goes on.
+			each := 40
+			if most == 1 {
+				each = 1
+			}
+			if tried := conn.Tried.Load(); tried < int64(n*each/2) {
 				t.Fatalf("the publisher has sent %d bytes", tried)
 			}
 			if beats < 2 {
