@@ -224,7 +224,11 @@ func TestLendEnds(t *testing.T) {
 
 	empty()
 	time.AfterFunc(5*time.Millisecond, func() { c.Close() })
-	c.Lend(never, 10*time.Second)
+	begun := time.Now()
+	c.Lend(never, 20*time.Second)
+	if time.Since(begun) > 10*time.Second {
+		t.Fatal("the end of the connection was not told")
+	}
 	if n, err := c.TryRead(make([]byte, 1)); n != 0 || !errors.Is(err, net.ErrClosed) {
 		t.Fatal(n, err)
 	}
