@@ -76,7 +76,7 @@ func (c *session) run() {
 	// The server's end must reach a feeder that is stuck in a write.
 	stop := context.AfterFunc(c.ctx, c.link.end)
 	fed := make(chan struct{})
-	// The feeder is the only writer. It ends with the session's context, or with an error of its own; run waits for it.
+	// The feeder is the only writer, with who publishes in its place (onPublished). It ends with the session's context, or with an error of its own; run waits for it.
 	go func() {
 		defer close(fed)
 		c.end(c.feed())
