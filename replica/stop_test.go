@@ -186,15 +186,17 @@ func TestPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newFakePrimary(t)
 		path, announce := []wire.ID{{7}, {8}}, "db1:7379"
-		answer := func(_ net.Conn, _ wire.Hello) error { return errPrimaryDone }
+		stays := time.Duration(0)
 		p.script = func(c net.Conn, h wire.Hello) error {
 			p.mu.Lock()
 			w := wire.Welcome{Version: wire.Version, Shards: 1, Lineage: p.lineage, Position: h.Position, Path: path, Announce: announce}
+			stay := stays
 			p.mu.Unlock()
 			if _, err := c.Write(wire.AppendWelcome(nil, w)); err != nil {
 				return err
 			}
-			return answer(c, h)
+			time.Sleep(stay)
+			return errPrimaryDone
 		}
 		network := &network{t: t, primaries: []*fakePrimary{p}}
 		changes := 0
@@ -225,7 +227,8 @@ func TestPlace(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		expect([]wire.ID{{8}}, 2)
 
-		p.locked(func() { path = []wire.ID{{9}, {2}, {8}} }) // and now it follows us: node 2
+		// And now it follows us: node 2. It stays to hear what we say to that.
+		p.locked(func() { path, stays = []wire.ID{{9}, {2}, {8}}, time.Second })
 		time.Sleep(20 * time.Second)
 		expect([]wire.ID{{8}}, 2)
 		if s := f.Status()[0]; !strings.Contains(s.Error, ErrLoop.Error()) {

@@ -68,12 +68,12 @@ func (c calm) Unwrap() vfs.FS { return c.FS }
 // on has the old shard live on a file system.
 func (s *story) on(mem *vfs.MemFS) {
 	s.mem, s.mu = mem, new(sync.RWMutex)
-	mu := s.mu
+	mu, seed := s.mu, s.rnd.Uint64() // whose goroutine the crash finds, nobody knows
 	fs := errorfs.Wrap(calm{mem, mu}, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && s.left.Add(-1) == 0 {
 			mu.Lock()
 			defer mu.Unlock()
-			s.crashed.Store(mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: s.percent, RNG: rng(s.rnd.Uint64())}))
+			s.crashed.Store(mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: s.percent, RNG: rng(seed)}))
 		}
 		return nil
 	}))
