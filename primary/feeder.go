@@ -1,6 +1,7 @@
 package primary
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -49,7 +50,9 @@ func (c *session) welcome(at wire.Position) wire.Welcome {
 // stream sends the log from where the reader is, for as long as the session lasts. The first heartbeat leaves at once:
 // its answer is the first ack.
 func (c *session) stream() error {
-	c.due = time.Time{}
+	c.feeding.Lock()
+	c.due, c.streaming = time.Time{}, true
+	c.feeding.Unlock()
 	due := time.NewTimer(0)
 	defer due.Stop()
 	for {
@@ -90,6 +93,9 @@ func (c *session) advance() (wait time.Duration, err error) {
 	if !c.torn && !now.Before(c.due) {
 		return 0, c.beat()
 	}
+	if b := c.askFrame(); b != nil {
+		return 0, c.write(b)
+	}
 	if c.reader.Arm(c.hook) {
 		return c.due.Sub(now), nil
 	}
@@ -126,6 +132,11 @@ func (c *session) onPublished() {
 			return
 		}
 	}
+	c.wakeFeeder()
+}
+
+// wakeFeeder has the feeder look whether there is something to send.
+func (c *session) wakeFeeder() {
 	select {
 	case c.more <- struct{}{}:
 		netpoll.Wake()
@@ -133,8 +144,53 @@ func (c *session) onPublished() {
 	}
 }
 
+// ask has the replica ack as soon as it has applied everything before the offset.
+func (c *session) ask(offset uint64) {
+	for old := c.asked.Load(); old < offset; old = c.asked.Load() {
+		if c.asked.CompareAndSwap(old, offset) {
+			break
+		}
+	}
+	if c.link.lender != nil && c.feeding.TryLock() {
+		asked := c.tryAsk()
+		c.feeding.Unlock()
+		if asked {
+			return
+		}
+	}
+	c.wakeFeeder()
+}
+
+// tryAsk asks at once, if the connection takes it, and reports whether it did, or need not.
+func (c *session) tryAsk() bool {
+	if c.over || !c.streaming || c.ctx.Err() != nil {
+		return false
+	}
+	b := c.askFrame()
+	if b == nil {
+		return c.asking >= c.asked.Load()
+	}
+	n, err := c.link.lender.TryWrite(b)
+	if n < len(b) || err != nil {
+		c.rest.bytes, c.rest.torn, c.torn = bytes.Clone(b[n:]), false, true
+		return false
+	}
+	return true
+}
+
+// askFrame is the frame that asks for what is waited for, or nil if that was asked for already or nothing may be said now.
+func (c *session) askFrame() []byte {
+	asked := c.asked.Load()
+	if c.torn || asked <= c.asking {
+		return nil
+	}
+	c.asking = asked
+	c.out = wire.AppendAsk(c.out[:0], asked)
+	return c.out
+}
+
 func (c *session) trySend() bool {
-	if c.over || c.ctx.Err() != nil || !c.onLineage() || !c.reader.Small(maxInline) {
+	if c.over || len(c.rest.bytes) > 0 || c.ctx.Err() != nil || !c.onLineage() || !c.reader.Small(maxInline) {
 		return false
 	}
 	run, err := c.reader.Next(c.ctx, maxInline)

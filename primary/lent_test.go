@@ -40,12 +40,15 @@ func TestThePublisherSends(t *testing.T) {
 			const n = 300
 			// The writer, which ends with what it has to write.
 			go func() {
-				for range n {
+				for i := range n {
 					time.Sleep(10 * time.Millisecond)
+					if i%3 == 0 { // an ask may leave in pieces, too, and what is published comes behind it
+						s.server.Ask([]uint64{uint64(i + 1)})
+					}
 					s.shards[0].write(1, 40)
 				}
 			}()
-			beats := 0
+			beats, asks := 0, 0
 			for next := uint64(0); next < n; {
 				switch f := p.next(); f.Kind {
 				case wire.KindMutations:
@@ -56,6 +59,8 @@ func TestThePublisherSends(t *testing.T) {
 					p.ack(next, next, next)
 				case wire.KindHeartbeat:
 					beats++
+				case wire.KindAsk:
+					asks++
 				default:
 					t.Fatalf("a %s frame", f.Kind)
 				}
@@ -72,11 +77,37 @@ func TestThePublisherSends(t *testing.T) {
 			if tried := conn.Tried.Load(); tried < int64(n*each/2) {
 				t.Fatalf("the publisher has sent %d bytes", tried)
 			}
+			if asks < n/6 || asks > n/3 {
+				t.Fatalf("%d asks came of %d", asks, n/3)
+			}
 			if beats < 2 {
 				t.Fatalf("%d heartbeats in 3 s", beats)
 			}
 		})
 	}
+}
+
+// While a snapshot is sent nobody is asked; what was asked for meanwhile leaves once the stream has begun.
+func TestAskWaitsForTheStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, 1, backlog.Options{}, ServerOptions{Adopt: func(c net.Conn) net.Conn { return &netpolltest.Pipe{Conn: c} }})
+		s.shards[0].write(20, 100)
+		p := s.dial(0)
+		st := s.beginSync(p, 1, wire.ID{})
+		s.shards[0].write(5, 100)
+		s.server.Ask([]uint64{25})
+		synctest.Wait()
+		for _, c := range s.server.mu.sessions { // nothing else is going on
+			if c.asked.Load() != 25 || c.asking != 0 {
+				t.Fatalf("asked for %d of %d before the stream has begun", c.asking, c.asked.Load())
+			}
+		}
+		p.fetch(st, everything)
+		p.finish(st)
+		if a, err := wire.ParseAsk(p.until(wire.KindAsk).Payload); err != nil || a != 25 {
+			t.Fatalf("asked for %d, want 25 (%v)", a, err)
+		}
+	})
 }
 
 // A wrong ack ends the session, although others came behind it at once, and those count for nothing.

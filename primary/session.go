@@ -37,10 +37,11 @@ type session struct {
 	sent     atomic.Uint64 // offset behind what the feeder has begun to write
 	progress progress
 
-	more chan struct{} // capacity 1: there is something for the feeder to send
-	hook func()        // onPublished
+	more  chan struct{} // capacity 1: there is something for the feeder to send
+	asked atomic.Uint64 // an ack of this is waited for
+	hook  func()        // onPublished
 
-	// What follows belongs to the feeder, and behind the first heartbeat to whoever holds feeding: the feeder, unless it waits, or who publishes
+	// What follows belongs to the feeder, and once it streams to whoever holds feeding: the feeder, unless it waits, or who publishes
 	// (see onPublished).
 	feeding sync.Mutex
 	out     []byte // the frame being built
@@ -51,7 +52,9 @@ type session struct {
 		bytes []byte // of the last run, not written yet; torn is true meanwhile
 		torn  bool   // it is still behind them
 	}
-	over bool // nothing is sent any more but the last words
+	asking    uint64 // what was asked for
+	streaming bool   // until then the feeder writes without feeding
+	over      bool   // nothing is sent any more but the last words
 }
 
 func newSession(s *Server, p *port, l *link, h wire.Hello, o *opening, logger hclog.Logger) *session {

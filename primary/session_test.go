@@ -55,6 +55,53 @@ func TestResumeStreamsAndCountsAcks(t *testing.T) {
 	})
 }
 
+// TestWaitAsks: whoever waits has the replica asked for an ack, once an offset; where nobody waits nobody asks. Each second
+// connection is lent.
+func TestWaitAsks(t *testing.T) {
+	for range 2 {
+		synctest.Test(t, func(t *testing.T) {
+			s := newStage(t, 1, backlog.Options{}, ServerOptions{})
+			s.shards[0].write(10, 100)
+			p := s.resume(0, 1, 4)
+			p.heartbeat()
+			p.frames(4, 10)
+			p.ack(6, 6, 6)
+			synctest.Wait()
+			ask := func(want uint64) {
+				t.Helper()
+				f, err := p.try()
+				if err != nil || f.Kind != wire.KindAsk {
+					t.Fatalf("a %s frame came (%v), want an ask", f.Kind, err)
+				}
+				if got, err := wire.ParseAsk(f.Payload); err != nil || got != want {
+					t.Fatalf("asked for %d, want %d (%v)", got, want, err)
+				}
+			}
+			wait := func(offset uint64) chan int {
+				counted := make(chan int, 1)
+				// It ends with the ack that the test sends.
+				go func() { counted <- s.server.WaitAcked(context.Background(), []uint64{offset}, 1, 0) }()
+				return counted
+			}
+			if n := s.server.WaitAcked(context.Background(), []uint64{6}, 1, 0); n != 1 { // acked already: nobody is asked
+				t.Fatalf("%d replicas counted", n)
+			}
+			first := wait(8)
+			ask(8)
+			again, less := wait(8), wait(7)
+			synctest.Wait()
+			last := wait(10)
+			ask(10)
+			p.ack(10, 10, 10)
+			for _, c := range []chan int{first, again, less, last} {
+				if n := <-c; n != 1 {
+					t.Fatalf("WAIT returned %d", n)
+				}
+			}
+		})
+	}
+}
+
 // drain reads whatever comes, until the connection ends.
 func (p *peer) drain() {
 	for {

@@ -30,6 +30,7 @@ func (s *Server) WaitAcked(ctx context.Context, offsets []uint64, n int, level s
 	w := &waiter{offsets: offsets, n: n, level: level, done: make(chan struct{})}
 	s.mu.waiters = append(s.mu.waiters, w)
 	s.mu.Unlock()
+	s.Ask(offsets)
 
 	select {
 	case <-w.done:
@@ -42,6 +43,21 @@ func (s *Server) WaitAcked(ctx context.Context, offsets []uint64, n int, level s
 		s.mu.waiters = slices.Delete(s.mu.waiters, i, i+1)
 	}
 	return s.mu.table.Count(offsets, level)
+}
+
+// Ask has every replica ack as soon as it has applied everything before offsets[i] on shard i, instead of now and then.
+func (s *Server) Ask(offsets []uint64) {
+	s.mu.Lock()
+	sessions := make([]*session, 0, len(s.mu.sessions))
+	for _, c := range s.mu.sessions {
+		sessions = append(sessions, c)
+	}
+	s.mu.Unlock()
+	for _, c := range sessions {
+		if i := c.port.ID(); i < len(offsets) && c.rewinding == nil {
+			c.ask(offsets[i])
+		}
+	}
 }
 
 // ack takes a session's ack and wakes whom it satisfies. sent is how far the stream was handed to the connection.

@@ -31,7 +31,9 @@ const (
 	EventRewound                      // Err: the shard has undone its surplus, or has not
 	EventFrame                        // First, Next, Size, CRC: a whole frame that passed its checks arrived
 	EventHeartbeat                    // Heartbeat
+	EventAsk                          // Next: the primary wants to know as soon as everything before it is applied
 	EventApplied                      // Applied, Durable: the applier has got so far
+	EventAckDue                       // what ActionAckSoon asked for
 	EventTick                         // Heard, Paused, Durable: time passed
 	EventBye                          // Refusal
 	EventFailed                       // Err: reading, writing, parsing or applying failed; the session must end
@@ -41,7 +43,7 @@ const (
 
 var eventNames = [...]string{
 	"wake", "dialed", "dial-failed", "welcome", "refused", "laid-out", "manifest", "staged", "chunk", "snapshot-end",
-	"verified", "installed", "listed", "values", "values-end", "rewound", "frame", "heartbeat", "applied", "tick", "bye", "failed", "ended", "stop",
+	"verified", "installed", "listed", "values", "values-end", "rewound", "frame", "heartbeat", "ask", "applied", "ack-due", "tick", "bye", "failed", "ended", "stop",
 }
 
 // String gives the event's name in the transcripts.
@@ -100,6 +102,7 @@ const (
 	ActionFetch                       // Wants; none says that everything is there
 	ActionApply                       // the frame at hand goes to the inbox
 	ActionAck                         // Ack
+	ActionAckSoon                     // Wait; then EventAckDue
 	ActionKeepalive                   //
 	ActionClose                       // Code, Text, Drop: end the session; with a code, say BYE; Drop: apply nothing more of the inbox
 	ActionLog                         // Level, Text, Args

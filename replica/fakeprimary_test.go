@@ -38,6 +38,7 @@ type fakePrimary struct {
 	script      func(net.Conn, wire.Hello) error // in place of the usual
 	damage      func(f file, from uint64, data []byte)
 	changed     chan struct{} // closed and replaced when frames were added
+	asks        uint64        // the newest offset to ask for
 
 	conns      []net.Conn
 	hellos     []wire.Hello
@@ -58,6 +59,15 @@ func (p *fakePrimary) write(values ...string) {
 	defer p.mu.Unlock()
 	p.frames = append(p.frames, frameOf(p.t, p.next, values...))
 	p.next += uint64(len(values))
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// ask asks for an ack.
+func (p *fakePrimary) ask(offset uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asks = offset
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
@@ -242,6 +252,7 @@ func (p *fakePrimary) beat(conn net.Conn, sent uint64, digest wire.Digest) error
 
 func (p *fakePrimary) stream(ctx context.Context, conn net.Conn, sent uint64) error {
 	var digest wire.Digest
+	var asked uint64
 	due := time.Now()
 	for {
 		if !time.Now().Before(due) {
@@ -258,6 +269,10 @@ func (p *fakePrimary) stream(ctx context.Context, conn net.Conn, sent uint64) er
 				send, sent, digest = raw, f.Next(), digest.Add(f.CRC())
 				break
 			}
+		}
+		if send == nil && p.asks > asked {
+			asked = p.asks
+			send = wire.AppendAsk(nil, asked)
 		}
 		p.mu.Unlock()
 		if send != nil {

@@ -20,7 +20,7 @@ type LinkOptions struct {
 	Format             uint32        // newest storage format that the state machine loads, 0 for any
 	AcceptEmptyPrimary bool          // let an empty primary replace this replica's data
 	Silence            time.Duration // default 9 s
-	AckEvery           time.Duration // least time between acks of a replica that is behind. Default 10 ms
+	AckEvery           time.Duration // least time between acks that the primary does not ask for. Default 10 ms
 	Backoff            Backoff
 	Jitter             func() float64 // in [0, 1). Required
 	Node               wire.ID        // this node's, against loops; may be zero
@@ -70,6 +70,8 @@ type Link struct {
 	digest                     wire.Digest
 	acked                      wire.Ack
 	ackedAt                    time.Duration
+	ackSoon                    bool   // an EventAckDue will come
+	asked                      uint64 // the primary waits for the ack of this
 
 	figures    Figures
 	lastLog    string
@@ -211,6 +213,12 @@ func (l *Link) inSession(ev Event) {
 		return
 	case EventTick:
 		l.tick(ev)
+		return
+	case EventAsk:
+		l.ask(ev.Next)
+		return
+	case EventAckDue:
+		l.ackDue()
 		return
 	}
 	allowed := false

@@ -273,6 +273,8 @@ func actionText(a Action) string {
 		return "apply"
 	case ActionAck:
 		return fmt.Sprintf("ack %d %d %d", a.Ack.Received, a.Ack.Applied, a.Ack.Durable)
+	case ActionAckSoon:
+		return fmt.Sprint("ack soon ", a.Wait)
 	case ActionKeepalive:
 		return "keepalive"
 	case ActionClose:

@@ -121,8 +121,13 @@ func (s *session) serve() bool {
 	for read := false; !s.ending(); {
 		h, whole, err := s.frames.ahead()
 		switch {
-		case err != nil, whole && h.Kind != wire.KindMutations, !whole && h.Size() >= ownSlab:
+		case err != nil, whole && h.Kind != wire.KindMutations && h.Kind != wire.KindAsk, !whole && h.Size() >= ownSlab:
 			return false
+		case whole && h.Kind == wire.KindAsk:
+			if !s.takeAsk() {
+				return false
+			}
+			continue
 		case whole:
 			if !s.take(h) {
 				return false
@@ -150,17 +155,34 @@ func (s *session) take(h wire.Header) bool {
 	if s.last >= small || !s.inbox.admits(h.Size()) {
 		return false
 	}
+	ev, ok := s.nextEvent()
+	if ok {
+		s.obey(s.step(ev, &s.acts))
+	}
+	return ok
+}
+
+// takeAsk takes the ask that is ahead, and answers it if that can be done. It returns false if the session is to end.
+func (s *session) takeAsk() bool {
+	ev, ok := s.nextEvent()
+	if ok {
+		s.stepFor(ev, &s.acts, nil)
+		if !s.tryAck() {
+			s.outbox.signal()
+		}
+	}
+	return ok
+}
+
+// nextEvent is the event of the frame that is ahead. It returns false if the session is to end.
+func (s *session) nextEvent() (ev Event, ok bool) {
 	f, at, err := s.frames.next()
 	if err == nil {
 		s.frame, s.at = f, at
-		var ev Event
-		if ev, err = s.event(f); err == nil {
-			s.obey(s.step(ev, &s.acts))
-			return true
-		}
+		ev, err = s.event(f)
 	}
 	s.failed = err
-	return false
+	return ev, err == nil
 }
 
 // explain finds the usual mistake behind an answer that is no frame: clients are served there.
@@ -186,6 +208,9 @@ func (s *session) event(f wire.Frame) (ev Event, err error) {
 		var h wire.Heartbeat
 		h, err = wire.ParseHeartbeat(f.Payload)
 		ev = Event{Kind: EventHeartbeat, Heartbeat: &h}
+	case wire.KindAsk:
+		ev = Event{Kind: EventAsk}
+		ev.Next, err = wire.ParseAsk(f.Payload)
 	case wire.KindResume, wire.KindRewind, wire.KindFullSync:
 		var w wire.Welcome
 		w, err = wire.ParseWelcome(f.Kind, f.Payload)

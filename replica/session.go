@@ -35,7 +35,8 @@ type session struct {
 
 	// writing is held by whoever takes from the outbox and writes to the connection: the writer, or the reader with an ack.
 	writing   sync.Mutex
-	unsentAck []byte // guarded by writing: the rest of an ack of which a part was written
+	ackSoon   *time.Timer // fires for the writer when ActionAckSoon is due
+	unsentAck []byte      // guarded by writing: the rest of an ack of which a part was written
 
 	heard  atomic.Int64 // when bytes arrived, on the node's clock
 	paused atomic.Int32 // reasons for which the session is not reading
@@ -60,7 +61,7 @@ type session struct {
 
 // run serves the connection until it ends and everything that belongs to it has ended, and returns why.
 func (r *runner) run(ctx context.Context, conn net.Conn) error {
-	s := &session{r: r, ctx: ctx, conn: conn, outbox: newOutbox(), done: make(chan struct{})}
+	s := &session{r: r, ctx: ctx, conn: conn, outbox: newOutbox(), done: make(chan struct{}), ackSoon: time.NewTimer(time.Hour)}
 	s.inbox = newInbox(r.f.opts.InboxBytes, s.pause)
 	s.lender, _ = conn.(netpoll.Lender)
 	s.frames = frameReader{src: reader{s, s.lender != nil}, waits: reader{s, false}, limit: wire.MaxHandshake, reserve: s.inbox.reserve, busy: s.inbox.queued}
@@ -107,6 +108,8 @@ func (s *session) stepFor(ev Event, buf *[]Action, wake chan struct{}) []Action 
 		case ActionAck:
 			s.outbox.ack(a.Ack)
 			signal(wake)
+		case ActionAckSoon:
+			s.ackSoon.Reset(a.Wait)
 		case ActionKeepalive:
 			s.outbox.push(wire.AppendControl(nil, wire.KindKeepalive, nil))
 		case ActionClose:
@@ -161,6 +164,7 @@ func (s *session) pause(on bool) {
 // write is the writer.
 func (s *session) write() {
 	defer s.hangUp()
+	defer s.ackSoon.Stop()
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
 	var buf []byte
@@ -168,6 +172,8 @@ func (s *session) write() {
 	for stop := s.ctx.Done(); ; {
 		select {
 		case <-s.outbox.wake:
+		case <-s.ackSoon.C:
+			s.step(Event{Kind: EventAckDue}, &acts)
 		case <-ticker.C:
 			paused := s.paused.Load() > 0 // before heard: pause(false) writes them in the other order
 			s.step(Event{Kind: EventTick, Paused: paused, Heard: time.Duration(s.heard.Load()), Durable: s.r.durable()}, &acts)

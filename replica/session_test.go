@@ -158,6 +158,48 @@ func TestDamageIsNeverApplied(t *testing.T) {
 	}
 }
 
+// TestAsk: what follows soon behind an ack is acked at once only if the primary asks, before or after it has sent that. Each second
+// connection is lent.
+func TestAsk(t *testing.T) {
+	for range 2 {
+		synctest.Test(t, func(t *testing.T) {
+			p := newFakePrimary(t)
+			network := &network{t: t, primaries: []*fakePrimary{p}}
+			f := network.follow(filledStore(vfs.NewMem(), 0, ""), nil)
+			caughtUp(t, f)
+			acked := func() (offset uint64) {
+				synctest.Wait() // no time passes
+				p.locked(func() { offset = p.acks[len(p.acks)-1].Applied })
+				return offset
+			}
+			time.Sleep(50 * time.Millisecond)
+			synctest.Wait()
+			p.write("a")
+			if got := acked(); got != 1 {
+				t.Fatalf("behind a pause a write to 1 was acked up to %d", got)
+			}
+			p.write("b")
+			if got := acked(); got != 1 {
+				t.Fatalf("%d is acked, and nobody asked", got)
+			}
+			p.ask(2)
+			if got := acked(); got != 2 {
+				t.Fatalf("asked for 2, acked is %d", got)
+			}
+			p.ask(4)
+			p.write("c")
+			if got := acked(); got != 2 {
+				t.Fatalf("asked for 4, which is not there, and %d is acked", got)
+			}
+			p.write("d")
+			if got := acked(); got != 4 {
+				t.Fatalf("asked for 4, acked is %d", got)
+			}
+			network.close(f)
+		})
+	}
+}
+
 // TestAcks: received, applied and durable are told when there is something to tell, in order, and never ahead of the
 // shard (pitfall 21).
 func TestAcks(t *testing.T) {
@@ -169,6 +211,9 @@ func TestAcks(t *testing.T) {
 		caughtUp(t, f)
 		for range 20 {
 			p.write("v")
+			synctest.Wait()
+			p.write("soon behind it")
+			time.Sleep(10 * time.Millisecond)
 			synctest.Wait()
 			p.locked(func() {
 				if a := p.acks[len(p.acks)-1]; a.Applied != p.next || a.Received != p.next {
@@ -183,7 +228,7 @@ func TestAcks(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		synctest.Wait() // what happens at this very instant is over
 		p.locked(func() {
-			if a := p.acks[len(p.acks)-1]; a.Received != 21 || a.Applied != 20 {
+			if a := p.acks[len(p.acks)-1]; a.Received != 41 || a.Applied != 40 {
 				t.Fatalf("ack %+v", a)
 			}
 		})
@@ -226,7 +271,7 @@ func TestReaderAppliesALittle(t *testing.T) {
 				return p
 			})
 			if lent.Served.Load() == 0 || lent.Tried.Load() == 0 {
-				t.Fatal("nothing was done while the reading was lent")
+				t.Fatalf("while the reading was lent it was served %d times, and %d bytes of acks were written", lent.Served.Load(), lent.Tried.Load())
 			}
 		})
 	}
@@ -246,6 +291,7 @@ func readerAppliesALittle(t *testing.T, adopt func(net.Conn) net.Conn) {
 			want.WriteString(v + "\n")
 		}
 		for i := range 30 {
+			time.Sleep(time.Millisecond) // the reader finds nothing more and lends its reading
 			var gate chan struct{}
 			if i%3 == 2 { // somebody is at the shard
 				gate = make(chan struct{})
@@ -262,6 +308,7 @@ func readerAppliesALittle(t *testing.T, adopt func(net.Conn) net.Conn) {
 			if i%5 == 0 {
 				write(strings.Repeat("large", small/4))
 			}
+			p.ask(p.next) // only this goroutine writes
 			synctest.Wait()
 			p.locked(func() {
 				if a := p.acks[len(p.acks)-1]; a.Applied != p.next || a.Received != p.next {

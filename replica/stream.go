@@ -135,6 +135,7 @@ func (l *Link) resume() {
 // would tell (pitfall 21).
 func (l *Link) stream(from, durable uint64) {
 	l.setState(StateStreaming)
+	l.asked, l.ackSoon = 0, false
 	l.received, l.applied, l.durable, l.digest = from, from, min(durable, from), 0
 	l.figures.PrimaryOffset = max(l.welcome.Next, from)
 	l.figures.Heard, l.figures.Alarm, l.figures.EverStreamed, l.figures.Owes = l.now, nil, true, false
@@ -197,7 +198,30 @@ func (l *Link) wasApplied(ev Event) {
 	l.applied = max(l.applied, min(ev.Applied, l.received))
 	l.setDurable(ev.Durable)
 	l.caughtUp()
-	if l.applied == l.received || l.now-l.ackedAt >= l.opts.AckEvery {
+	switch {
+	case l.now-l.ackedAt >= l.opts.AckEvery, l.owesAnswer():
+		l.ack()
+	case !l.ackSoon:
+		l.ackSoon = true
+		l.do(Action{Kind: ActionAckSoon, Wait: l.opts.AckEvery})
+	}
+}
+
+// ask is the primary's: somebody there waits for everything before the offset. An ack of every frame would cost both ends more than
+// the frame.
+func (l *Link) ask(offset uint64) {
+	if l.asked = max(l.asked, offset); l.state == StateStreaming && l.owesAnswer() {
+		l.ack()
+	}
+}
+
+// owesAnswer reports whether what the primary asked for is applied, and was not acked.
+func (l *Link) owesAnswer() bool { return l.acked.Applied < l.asked && l.asked <= l.applied }
+
+// ackDue acks what has been applied since the last ack.
+func (l *Link) ackDue() {
+	l.ackSoon = false
+	if l.state == StateStreaming && l.acked.Applied < l.applied {
 		l.ack()
 	}
 }

@@ -73,6 +73,8 @@ func annotate(t tb, raw []byte) []part {
 		a.u64("from")
 		a.text(end-a.at, "data")
 	case wire.KindKeepalive:
+	case wire.KindAsk:
+		a.u64("offset")
 	case wire.KindSnapshotEnd:
 		a.take(16, "snapshot", "")
 	case wire.KindWantKeys:

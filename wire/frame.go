@@ -31,12 +31,13 @@ const (
 	KindTakeoverReply Kind = 18 // version:2 fields
 	KindOptional      Kind = 0x80
 	KindKeepalive     Kind = 0x81 // empty; the replica's sign of life while it syncs or loads, when it has nothing to ack
+	KindAsk           Kind = 0x82 // offset:8; the primary wants an ack as soon as everything before the offset is applied
 )
 
 var kindNames = map[Kind]string{
 	KindMutations: "mutations", KindHeartbeat: "heartbeat", KindAck: "ack", KindHello: "hello", KindResume: "resume",
 	KindFullSync: "fullsync", KindRefuse: "refuse", KindManifest: "manifest", KindFetch: "fetch", KindChunk: "chunk",
-	KindSnapshotEnd: "snapshot-end", KindBye: "bye", KindKeepalive: "keepalive",
+	KindSnapshotEnd: "snapshot-end", KindBye: "bye", KindKeepalive: "keepalive", KindAsk: "ask",
 	KindRewind: "rewind", KindWantKeys: "want-keys", KindValues: "values", KindValuesEnd: "values-end",
 	KindTakeover: "takeover", KindTakeoverReply: "takeover-reply",
 }

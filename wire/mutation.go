@@ -46,13 +46,14 @@ type Op struct {
 //	}
 type Ops struct {
 	rest     []byte
+	size     int // of the payload
 	op       Op
 	mutation uint32
 	err      error
 }
 
 // Ops walks the frame's operations, mutation by mutation. The walk allocates nothing.
-func (f Frame) Ops() Ops { return Ops{rest: f.Payload} }
+func (f Frame) Ops() Ops { return Ops{rest: f.Payload, size: len(f.Payload)} }
 
 // Next moves to the next operation, OpEnd included, and reports whether there is one. It stops at the end and at
 // the first malformed byte, for good; Err tells which.
@@ -99,6 +100,9 @@ func (o *Ops) cut(b []byte) (field, rest []byte) {
 
 // Op is the current operation.
 func (o *Ops) Op() Op { return o.op }
+
+// ValueAt is where in the frame's bytes, Raw, the current operation's Value begins.
+func (o *Ops) ValueAt() int { return HeaderSize + o.size - len(o.rest) - len(o.op.Value) }
 
 // Mutation is the index, from 0, of the mutation that the current operation belongs to.
 func (o *Ops) Mutation() uint32 { return o.mutation }

@@ -77,6 +77,21 @@ func ParseAck(b []byte) (Ack, error) {
 	return a, nil
 }
 
+// AppendAsk appends a frame that asks for an ack at an offset: offset:8. Without one a replica acks now and then.
+func AppendAsk(dst []byte, offset uint64) []byte {
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], offset)
+	return AppendControl(dst, KindAsk, b[:])
+}
+
+// ParseAsk reads the payload of an ask frame.
+func ParseAsk(b []byte) (offset uint64, err error) {
+	if len(b) < 8 {
+		return 0, malformed("an ask of %d bytes", len(b))
+	}
+	return binary.LittleEndian.Uint64(b), nil
+}
+
 // File is one immutable file of a snapshot.
 type File struct {
 	Name string   // a path inside the snapshot, with slashes, without ".." or a leading slash

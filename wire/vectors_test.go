@@ -125,6 +125,7 @@ func vectors() []vector {
 		build: func(tb) []byte { return wire.AppendControl(nil, wire.KindKeepalive, nil) },
 		parse: func(t tb, f wire.Frame) { mustEqual(t, len(f.Payload), 0) },
 	})
+	vs = append(vs, roundTrip("ask", "A client waits for everything before 1010.", uint64(1010), wire.AppendAsk, wire.ParseAsk))
 	for _, r := range []wire.Reason{
 		wire.ReasonEmpty, wire.ReasonEvicted, wire.ReasonUnknownGeneration, wire.ReasonDiverged, wire.ReasonShardLayout,
 	} {
