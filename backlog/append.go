@@ -86,6 +86,7 @@ func (l *Log) roll() error {
 		return err
 	}
 	old := a.active
+	s.base = old.end()
 	a.active, a.mustRoll = s, false
 	l.mu.Lock()
 	old.sealed = true

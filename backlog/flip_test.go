@@ -228,7 +228,7 @@ func TestOptions(t *testing.T) {
 	}
 	o := Options{FS: vfs.NewMem(), Dir: "log"}
 	o.EnsureDefaults()
-	if err := o.Validate(); err != nil || o.Memory != 16<<20 || o.Keep != 128<<20 || o.Disk != 1<<30 || o.SegmentBytes != 32<<20 {
+	if err := o.Validate(); err != nil || o.Memory != 16<<20 || o.Keep != 128<<20 || o.Disk != 2<<30 || o.SegmentBytes != 32<<20 {
 		t.Errorf("defaults are %+v, %v", o, err)
 	}
 	if _, err := Open(o); err == nil {

@@ -177,6 +177,9 @@ func (l *Log) openDirty(kept []*segment, synced uint64) error {
 
 // begin makes the segments, at least one, the log's. The last one is active.
 func (l *Log) begin(segments []*segment) {
+	for i, s := range segments[1:] {
+		s.base = segments[i].end()
+	}
 	l.appending.active = segments[len(segments)-1]
 	l.mu.segments = segments
 	l.mu.dirDirty = true

@@ -14,7 +14,7 @@ import (
 const (
 	DefaultMemory  = 16 << 20
 	DefaultKeep    = 128 << 20
-	DefaultDisk    = 1 << 30
+	DefaultDisk    = 2 << 30
 	DefaultSegment = 32 << 20
 	minMemory      = 4 << 10
 	minSegment     = 4 << 10
@@ -34,8 +34,8 @@ type Options struct {
 	// Keep is how many bytes of segments are kept whether or not anyone needs them. Default 128 MiB, at most Disk.
 	Keep int64
 	// Disk is the most bytes of segments that are kept because a slot needs them. The cap beats the slots; what recovery
-	// needs beats the cap. It is enforced a segment early, so that what is appended between two trims fits in. Default
-	// 1 GiB.
+	// needs beats the cap, so whoever uses the log sees to it that this is less. It is enforced a segment early, so that what is
+	// appended between two trims fits in. Default 2 GiB.
 	Disk int64
 	// SegmentBytes is the size at which a new segment is begun. Trimming deletes whole segments, so it is also the grain
 	// of Keep and Disk. Default 32 MiB, at most Disk/8.

@@ -11,6 +11,11 @@ import (
 // The frame is valid during the call only. It stops at f's first error and returns it. Besides, it returns ErrEvicted,
 // ErrFuture, ErrMisaligned or a [*CorruptError].
 func (l *Log) Replay(from uint64, f func(wire.Frame) error) error {
+	return l.ReplayAt(from, func(frame wire.Frame, _ int64) error { return f(frame) })
+}
+
+// ReplayAt is Replay, and tells the address of each frame, for [Log.ReadAt].
+func (l *Log) ReplayAt(from uint64, f func(frame wire.Frame, addr int64) error) error {
 	end := l.published.Load()
 	var buf []byte
 	for from < end {
@@ -29,7 +34,7 @@ func (l *Log) Replay(from uint64, f func(wire.Frame) error) error {
 
 // replaySegment replays one segment from pos and returns where the next one begins. The buffer grows to the largest
 // frame and is handed on.
-func (l *Log) replaySegment(s *segment, pos int64, from, end uint64, buf []byte, f func(wire.Frame) error) (uint64, []byte, error) {
+func (l *Log) replaySegment(s *segment, pos int64, from, end uint64, buf []byte, f func(wire.Frame, int64) error) (uint64, []byte, error) {
 	file, err := l.enter(s)
 	if err != nil {
 		return from, buf, err
@@ -61,7 +66,7 @@ func (l *Log) replaySegment(s *segment, pos int64, from, end uint64, buf []byte,
 		if err != nil || frame.First != from || frame.Kind != wire.KindMutations {
 			return from, buf, damaged(s.path, pos, from, frame.Header, err)
 		}
-		if err := f(frame); err != nil {
+		if err := f(frame, s.base+pos); err != nil {
 			return from, buf, err
 		}
 		from, pos, b = frame.Next(), pos+int64(len(frame.Raw)), b[len(frame.Raw):]

@@ -13,6 +13,7 @@ import (
 type segment struct {
 	path  string
 	first uint64
+	base  int64 // address of the file's first byte, see Log.ReadAt
 
 	next     uint64   // offset behind the last whole frame
 	size     int64    // bytes of header and whole frames; whatever the file has behind them is zeros or not committed
@@ -20,6 +21,7 @@ type segment struct {
 	file     vfs.File // nil while nobody needs it
 	pins     int      // IO in progress: the file must stay open
 	interest int      // readers whose cursor is here: the file should stay open
+	looked   bool     // ReadAt has read here, so it will again: the file should stay open
 	sealed   bool     // not the active segment
 	dirty    bool     // holds bytes that no sync covered yet
 	gone     bool     // trimmed, or the log is closed
@@ -36,6 +38,9 @@ const indexEvery = 32 << 10
 
 // bytes is what the segment holds of the log, its header not counted.
 func (s *segment) bytes() int64 { return s.size - SegmentHeaderSize }
+
+// end is the address behind the last whole frame.
+func (s *segment) end() int64 { return s.base + s.size }
 
 // noteMark adds a mark for the frame that begins at offset and pos, if the last one is far enough away.
 func noteMark(index []mark, offset uint64, pos int64) []mark {
@@ -56,7 +61,7 @@ func (s *segment) markLocked(offset uint64) mark {
 
 // idleLocked takes the file away if nobody needs it open; the caller closes what it gets, without the lock.
 func (s *segment) idleLocked() vfs.File {
-	if s.file == nil || s.pins > 0 || !(s.gone || s.sealed && !s.dirty && s.interest == 0) {
+	if s.file == nil || s.pins > 0 || !(s.gone || s.sealed && !s.dirty && s.interest == 0 && !s.looked) {
 		return nil
 	}
 	f := s.file
@@ -68,6 +73,11 @@ func (s *segment) idleLocked() vfs.File {
 // segment was trimmed.
 func (l *Log) enter(s *segment) (vfs.File, error) {
 	l.mu.Lock()
+	return l.enterLocked(s)
+}
+
+// enterLocked is enter for who has mu, which it lets go of.
+func (l *Log) enterLocked(s *segment) (vfs.File, error) {
 	if s.gone {
 		defer l.mu.Unlock()
 		return nil, l.goneLocked(s.first)

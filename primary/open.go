@@ -33,10 +33,10 @@ type Options struct {
 	Cluster string
 	// Fsync is "always", "everysec" (the default) or "no": when the log is synced.
 	Fsync string
-	// Memory is what the node may use for caches and buffers, in bytes, beside the backlogs: half of it goes to Pebble's
-	// caches and memtables, half is left to groups, connections and the garbage collector. Default 256 MiB.
+	// Memory is what the node may use for caches and buffers, in bytes, beside the backlogs: five eighths of it for
+	// memtables, an eighth for Pebble's blocks, and a quarter for groups, connections and the garbage collector. Default 512 MiB.
 	Memory int64
-	// BacklogMemory, BacklogKeep and BacklogDisk bound each shard's backlog, in bytes. Defaults 16 MiB, 128 MiB, 1 GiB.
+	// BacklogMemory, BacklogKeep and BacklogDisk bound each shard's backlog, in bytes. Defaults 16 MiB, 128 MiB, 2 GiB.
 	BacklogMemory, BacklogKeep, BacklogDisk int64
 	// ReconnectWindow is how long a replica that went away keeps its slot. Default 60 s.
 	ReconnectWindow time.Duration

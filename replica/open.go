@@ -41,11 +41,11 @@ type Options struct {
 	Password []byte
 	// Fsync is "always", "everysec" (the default) or "no": when the log is synced, and so when acks say durable.
 	Fsync string
-	// Memory is what the node may use for caches and buffers, in bytes, beside backlogs and inboxes: half of it goes to
-	// Pebble's caches and memtables. While a data set with another shard count is being fetched, both have theirs.
-	// Default 256 MiB.
+	// Memory is what the node may use for caches and buffers, in bytes, beside backlogs and inboxes: three quarters of
+	// it for memtables and Pebble's blocks. While a data set with another shard count is being fetched, both have theirs.
+	// Default 512 MiB.
 	Memory int64
-	// BacklogMemory, BacklogKeep and BacklogDisk bound each shard's log, in bytes. Defaults 16 MiB, 128 MiB, 1 GiB.
+	// BacklogMemory, BacklogKeep and BacklogDisk bound each shard's log, in bytes. Defaults 16 MiB, 128 MiB, 2 GiB.
 	BacklogMemory, BacklogKeep, BacklogDisk int64
 	// InboxBytes bounds the frames of each shard that wait to be applied. Default 32 MiB.
 	InboxBytes int64

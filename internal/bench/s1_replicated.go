@@ -67,7 +67,7 @@ func (t *turn) allowed() int64 {
 	if !t.own() {
 		return 0
 	}
-	memory, backlog := int64(256<<20), int64(64<<20) // the programs' defaults
+	memory, backlog := int64(512<<20), int64(16<<20) // the programs' defaults
 	if t.Memory > 0 {
 		memory = int64(t.Memory)
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -8,9 +9,9 @@ import (
 
 const (
 	// rotateMemTables is how many times MemTableSize the active memtable holds when it is frozen.
-	rotateMemTables = 4
+	rotateMemTables = 3
 	// stopMemTables is how many times MemTableSize all memtables may hold before Apply waits.
-	stopMemTables = 6
+	stopMemTables = 5
 	// stopTables is how many tables may lie in level 0, before compactions, until Apply waits.
 	stopTables = 256
 )
@@ -20,19 +21,46 @@ const (
 // wait for the manifest's lock, hence for the disk.
 type backpressure struct {
 	tables atomic.Int64 // in level 0; kept by events
+
+	mu      sync.Mutex
+	numbers map[uint64]struct{} // of those tables
+}
+
+// change takes tables out of the count and adds others. Events come late: what was taken out before is passed over.
+func (b *backpressure) change(out, in []pebble.TableInfo) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.numbers == nil {
+		b.numbers = map[uint64]struct{}{}
+	}
+	for _, t := range out {
+		delete(b.numbers, uint64(t.FileNum))
+	}
+	for _, t := range in {
+		b.numbers[uint64(t.FileNum)] = struct{}{}
+	}
+	b.tables.Store(int64(len(b.numbers)))
+}
+
+// clear is told that level 0 is empty.
+func (b *backpressure) clear() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	clear(b.numbers)
+	b.tables.Store(0)
 }
 
 // flush, ingested and compaction keep the count of level 0's tables.
 func (b *backpressure) flush(i pebble.FlushInfo) {
 	if i.Err == nil {
-		b.tables.Add(int64(len(i.Output)))
+		b.change(nil, i.Output)
 	}
 }
 
 func (b *backpressure) ingested(i pebble.TableIngestInfo) {
 	for _, t := range i.Tables {
 		if i.Err == nil && t.Level == 0 {
-			b.tables.Add(1)
+			b.change(nil, []pebble.TableInfo{t.TableInfo})
 		}
 	}
 }
@@ -43,11 +71,11 @@ func (b *backpressure) compaction(i pebble.CompactionInfo) {
 	}
 	for _, in := range i.Input {
 		if in.Level == 0 {
-			b.tables.Add(-int64(len(in.Tables)))
+			b.change(in.Tables, nil)
 		}
 	}
 	if i.Output.Level == 0 {
-		b.tables.Add(int64(len(i.Output.Tables)))
+		b.change(nil, i.Output.Tables)
 	}
 }
 

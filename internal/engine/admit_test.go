@@ -17,7 +17,7 @@ func TestApplyWaits(t *testing.T) {
 		t.Run(fmt.Sprint("fails=", fails), func(t *testing.T) {
 			entered, release := make(chan struct{}, 100), make(chan struct{})
 			var broken atomic.Bool
-			r := newRig(t, vfs.NewMem(), Options{MemTableSize: 256 << 10, BeforeFlush: func() error {
+			r := newRig(t, vfs.NewMem(), Options{Tuning: Tuning{Logged: 1 << 30}, MemTableSize: 256 << 10, BeforeFlush: func() error {
 				entered <- struct{}{}
 				<-release
 				if broken.Load() {
@@ -33,7 +33,7 @@ func TestApplyWaits(t *testing.T) {
 				for i := range 5 * stopMemTables * 256 {
 					r.set(fmt.Sprint("k", i), value)
 					if i%8 == 7 {
-						if err := r.e.Apply(r.batch()); err != nil {
+						if err := r.apply(r.batch()); err != nil {
 							r.begin()
 							done <- err
 							return

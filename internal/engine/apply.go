@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"fmt"
+	"io"
 
 	"github.com/understudy-kv/understudy/wire"
 )
@@ -16,7 +17,12 @@ const touchRun = 128
 // The frames must be checked ones ([wire.Frame.Check]), contiguous, begin at b.First, which is the engine's position
 // unless it has none yet, and end at b.At; else the error is [ErrGap]. [ErrKey], [ErrGap] and wire's errors are defects
 // or damage of the batch; [ErrStalled] may be repeated; [ErrFenced] is final. After any error nothing was applied.
-func (e *Engine) Apply(b wire.Batch) error {
+func (e *Engine) Apply(b wire.Batch) error { return e.ApplyLogged(b, nil, 0) }
+
+// ApplyLogged is [Engine.Apply] of a batch whose frames lie in log, one behind the other, from the address addr on: large
+// values are left there. It is the same log in all calls. It must have them, as they are in b, until [Engine.NeedsLog] says
+// otherwise; a nil log has nothing.
+func (e *Engine) ApplyLogged(b wire.Batch, log io.ReaderAt, addr int64) error {
 	if e.closing.Load() {
 		return ErrClosed
 	}
@@ -37,7 +43,7 @@ func (e *Engine) Apply(b wire.Batch) error {
 	e.write.Lock()
 	defer e.write.Unlock()
 	e.reclaimLocked(e.layers.Load().active)
-	e.putLocked(b, hashes)
+	e.putLocked(b, hashes, log, addr)
 	e.at.Lock()
 	e.at.Position = b.At
 	e.at.Unlock()
@@ -93,7 +99,7 @@ func (e *Engine) checkOps(ops wire.Ops) error {
 // Who reads without the lock may see the batch's first puts before the last ones. What the flusher must never see is a part of
 // it: so where a delete-range makes another memtable begin in the middle, the parts become layers at the end, together,
 // and frozen, since the flusher takes all that is frozen.
-func (e *Engine) putLocked(b wire.Batch, hashes []uint32) {
+func (e *Engine) putLocked(b wire.Batch, hashes []uint32, log io.ReaderAt, addr int64) {
 	l := e.layers.Load()
 	m, parts := l.active, []frozen(nil)
 	ahead := 0 // puts that were touched and are not done
@@ -111,7 +117,11 @@ func (e *Engine) putLocked(b wire.Batch, hashes []uint32) {
 				if op.Key[0] == prefixIndex {
 					e.noteIndex(op.Key)
 				}
-				m.put(hashes[0], op.Key, op.Value, false)
+				if log != nil && len(op.Value) >= e.o.Logged {
+					m.putLogged(hashes[0], op.Key, op.Value, log, addr+int64(ops.ValueAt()))
+				} else {
+					m.put(hashes[0], op.Key, op.Value, false)
+				}
 				hashes, ahead = hashes[1:], ahead-1
 			case wire.OpDelete:
 				m.put(hashes[0], op.Key, nil, true)
@@ -125,9 +135,10 @@ func (e *Engine) putLocked(b wire.Batch, hashes []uint32) {
 					parts = append([]frozen{{m, b.At}}, parts...)
 				}
 				e.nextID++
-				m = newMemtable(e.nextID, hides, 0)
+				m = newMemtable(e.nextID, b.First, hides, 0)
 			}
 		}
+		addr += int64(len(f.Raw))
 	}
 	if m == l.active {
 		return
@@ -135,7 +146,7 @@ func (e *Engine) putLocked(b wire.Batch, hashes []uint32) {
 	if len(parts) > 0 {
 		parts = append([]frozen{{m, b.At}}, parts...)
 		e.nextID++
-		m = newMemtable(e.nextID, nil, 0)
+		m = newMemtable(e.nextID, b.At.Offset, nil, 0)
 		e.frozenAt = b.At
 	}
 	e.layers.Store(newLayers(m, append(parts, l.frozen...)))

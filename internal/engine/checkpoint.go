@@ -30,7 +30,10 @@ func (e *Engine) CheckpointSummed(dir string) (pos wire.Position, known []wire.F
 	if err := e.Err(); err != nil {
 		return pos, nil, err // a damaged store is not handed on
 	}
-	if err := e.flush(); err != nil {
+	e.flusher.hurry.Add(1)
+	err = e.flush()
+	e.flusher.hurry.Add(-1)
+	if err != nil {
 		return pos, nil, err
 	}
 	if err := e.touchManifest(); err != nil {

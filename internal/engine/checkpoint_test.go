@@ -16,7 +16,7 @@ func TestCheckpointWhileWriting(t *testing.T) {
 	fs := vfs.NewMem()
 	shared := NewShared(16<<20, 4)
 	defer shared.Close()
-	o := Options{FS: fs, Shared: shared, MemTableSize: 256 << 10}
+	o := Options{FS: fs, Shared: shared, Tuning: Tuning{Logged: 1 << 30}, MemTableSize: 256 << 10}
 	r := &rig{t: t, now: 1000}
 	r.open("shard/engine", o)
 	var mu sync.Mutex
@@ -48,7 +48,7 @@ func TestCheckpointWhileWriting(t *testing.T) {
 				history[r.next] = nil // a boundary whose data was not kept
 				mu.Unlock()
 			}
-			if err := r.e.Apply(b); err != nil {
+			if err := r.apply(b); err != nil {
 				t.Error(err)
 				return
 			}
@@ -135,7 +135,7 @@ func TestSharedCaches(t *testing.T) {
 	rigs := make([]*rig, 2)
 	for i := range rigs {
 		rigs[i] = &rig{t: t, now: 1000}
-		rigs[i].open(fmt.Sprint("e", i), Options{FS: fs, Shared: shared, MemTableSize: 256 << 10})
+		rigs[i].open(fmt.Sprint("e", i), Options{FS: fs, Shared: shared, Tuning: Tuning{Logged: 1 << 30}, MemTableSize: 256 << 10})
 	}
 	for round := range 10 {
 		for i, r := range rigs {
@@ -166,7 +166,7 @@ func TestSharedSizes(t *testing.T) {
 		memory   int64
 		shards   int
 		memtable int
-	}{{256 << 20, 2, 16 << 20}, {64 << 30, 1, 64 << 20}, {256 << 20, 256, 1 << 20}} {
+	}{{256 << 20, 2, 16 << 20}, {64 << 30, 1, 128 << 20}, {256 << 20, 256, 1 << 20}} {
 		s := NewShared(c.memory, c.shards)
 		size, _ := s.Memory()
 		if s.MemTableSize() != c.memtable || int64(2*c.shards*c.memtable) > size {

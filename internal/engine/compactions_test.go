@@ -14,7 +14,7 @@ func TestCompactionsWaitForTheStart(t *testing.T) {
 			fs := vfs.NewMem()
 			r := newRig(t, fs, Options{})
 			r.e.compactions.mu.running = 100 // nothing more is allowed
-			for i := range 8 {
+			for i := range 20 {
 				for k := range 100 {
 					r.set(fmt.Sprint("k", k), fmt.Sprintf("v%d-%d", i, k))
 				}
@@ -48,7 +48,7 @@ func TestCompactionsWaitForTheStart(t *testing.T) {
 				r.must(err)
 				return m.Compactions > 0 && m.L0Files < before.L0Files
 			})
-			r.want("k7", "v7-7")
+			r.want("k7", "v19-7")
 			r.e.Started()
 		})
 	}

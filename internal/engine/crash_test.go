@@ -80,7 +80,7 @@ func TestCrash(t *testing.T) {
 		clones = append(clones, c)
 		return nil
 	}))
-	o := Options{FS: fs, Shared: shared, MemTableSize: 256 << 10, BeforeFlush: func() error {
+	o := Options{Tuning: Tuning{Logged: 3000, WholeFlush: int64(1 + seed%2<<40)}, FS: fs, Shared: shared, MemTableSize: 256 << 10, BeforeFlush: func() error {
 		synced.Store(applied.Load())
 		return nil
 	}}
@@ -114,7 +114,7 @@ func TestCrash(t *testing.T) {
 		}
 		history[r.next] = snapshot
 		applied.Store(r.next) // the log has it before the engine does
-		r.must(r.e.Apply(b))
+		r.must(r.apply(b))
 		r.begin()
 		if i%60 == 59 {
 			r.must(r.e.Flush())

@@ -35,8 +35,8 @@ type Engine struct {
 	touched  uint64        // Apply's; keeps its loads from being optimized away
 	flusher  flusher
 
-	pressure backpressure // the owner's, but for what events count
-	indexLow int64        // no index entry in the engine has a lower deadline; the owner's, not persistent
+	pressure backpressure
+	indexLow int64 // no index entry in the engine has a lower deadline; the owner's, not persistent
 
 	at struct { // the visible position
 		sync.Mutex
@@ -53,8 +53,9 @@ type Engine struct {
 		n       int
 		closing bool
 		views   map[*View]struct{}
-		epoch   uint   // see reclaimLocked
-		readers [2]int // of n, those that are readers, by the epoch they began in
+		pins    map[uint64]int // offsets from which captures need the log
+		epoch   uint           // see reclaimLocked
+		readers [2]int         // of n, those that are readers, by the epoch they began in
 	}
 	closing atomic.Bool
 }
@@ -105,7 +106,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.tables = p.MakeWriterOptions(0, formatMajor.MaxTableFormat())
 	e.tx = newTx(e)
 	e.flusher.wake, e.flusher.done = make(chan struct{}, 1), make(chan struct{})
-	e.layers.Store(newLayers(newMemtable(0, nil, 0), nil))
+	e.layers.Store(newLayers(newMemtable(0, 0, nil, 0), nil)) // for the flusher
 	// The flusher, started here, owns what is handed to Pebble. It ends when the engine begins to close, and Close waits
 	// for it, unless the fence has parked it.
 	go e.flushLoop()
@@ -114,7 +115,14 @@ func Open(dir string, o Options) (*Engine, error) {
 		return nil, errors.Join(fmt.Errorf("engine: position of %s: %w", dir, err), e.Close())
 	}
 	e.at.Position, e.durable.offset, e.frozenAt = pos, pos.Offset, pos
-	e.pressure.tables.Add(db.Metrics().Levels[0].TablesCount)
+	e.layers.Store(newLayers(newMemtable(0, pos.Offset, nil, 0), nil))
+	tables, err := db.SSTables()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("engine: tables of %s: %w", dir, err), e.Close())
+	}
+	for _, t := range tables[0] {
+		e.pressure.change(nil, []pebble.TableInfo{t.TableInfo})
+	}
 	return e, nil
 }
 

@@ -15,6 +15,7 @@ var testGeneration = wire.Generation{1, 2, 3}
 type rig struct {
 	t     testing.TB
 	e     *Engine
+	log   *testLog
 	b     wire.Builder
 	group uint64
 	next  uint64
@@ -31,9 +32,12 @@ func newRig(t testing.TB, fs vfs.FS, o Options) *rig {
 
 func (r *rig) open(dir string, o Options) {
 	r.t.Helper()
+	if o.Logged == 0 {
+		o.Logged = 8 // so that there are logged values in most tests
+	}
 	e, err := Open(dir, o)
 	r.must(err)
-	r.e = e
+	r.e, r.log = e, &testLog{}
 	pos, err := e.Position()
 	r.must(err)
 	r.next = pos.Offset
@@ -66,7 +70,7 @@ func (r *rig) mutate(f func(tx *Tx)) bool {
 // commit applies the group and begins another.
 func (r *rig) commit() {
 	r.t.Helper()
-	r.must(r.e.Apply(r.batch()))
+	r.must(r.apply(r.batch()))
 	r.begin()
 }
 

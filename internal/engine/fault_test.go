@@ -75,7 +75,7 @@ func (r *rig) fill(prefix string, n int) error {
 		r.set(fmt.Sprint(prefix, i), v)
 		if n -= len(v); i%16 == 15 || n <= 0 {
 			b := r.batch()
-			if err := r.e.Apply(b); err != nil {
+			if err := r.apply(b); err != nil {
 				r.next = b.First
 				r.begin()
 				return err
@@ -120,13 +120,13 @@ func TestBeforeFlush(t *testing.T) {
 	}
 	r.set("c", "3")
 	b := r.batch()
-	if err := r.e.Apply(b); !errors.Is(err, ErrStalled) {
+	if err := r.apply(b); !errors.Is(err, ErrStalled) {
 		t.Fatalf("apply: %v, want it refused", err)
 	}
 	r.want("b", "2") // reads go on
 	fail.Store(false)
 	eventually(t, "writes to be taken again", func() bool { return r.e.Err() == nil })
-	r.must(r.e.Apply(b)) // the refused batch, again
+	r.must(r.apply(b)) // the refused batch, again
 	r.begin()
 	r.want("c", "3")
 	r.must(r.e.Flush())
@@ -150,7 +150,7 @@ func TestDiskFull(t *testing.T) {
 		return nil
 	}))
 	var f faults
-	r := newRig(t, fs, Options{MemTableSize: 256 << 10, OnError: f.add})
+	r := newRig(t, fs, Options{Tuning: Tuning{Logged: 1 << 30}, MemTableSize: 256 << 10, OnError: f.add})
 	full.Store(true)
 	var err error
 	round := 0
@@ -209,7 +209,7 @@ func TestManifestFailure(t *testing.T) {
 		}))
 		var f faults
 		r := &rig{t: t, now: 1000}
-		r.open("e", Options{FS: fs, MemTableSize: 256 << 10, OnError: f.add})
+		r.open("e", Options{FS: fs, Tuning: Tuning{Logged: 1 << 30}, MemTableSize: 256 << 10, OnError: f.add})
 		r.set("first", "1")
 		r.commit()
 		r.must(r.e.Flush())
@@ -255,7 +255,7 @@ func TestManifestFailure(t *testing.T) {
 		r.must(r.e.Close())
 		for _, percent := range []int{0, 100} {
 			left := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(1, 1))})
-			e, err := Open("e", Options{FS: left, MemTableSize: 256 << 10})
+			e, err := Open("e", Options{FS: left, Tuning: Tuning{Logged: 1 << 30}, MemTableSize: 256 << 10})
 			if err != nil {
 				t.Fatalf("%d: does not open after a failed manifest: %v", i, err)
 			}
@@ -349,7 +349,7 @@ func TestDamagedTable(t *testing.T) {
 	}
 	r.begin()
 	r.set("x", "y")
-	if err := r.e.Apply(r.batch()); !errors.Is(err, ErrFenced) {
+	if err := r.apply(r.batch()); !errors.Is(err, ErrFenced) {
 		t.Fatalf("apply: %v, want it fenced", err)
 	}
 	if _, err := r.e.Checkpoint("copy"); !errors.Is(err, ErrFenced) {
@@ -393,7 +393,7 @@ func TestApplyRefuses(t *testing.T) {
 		{"a range backwards", wire.Batch{Frames: frame(2, func(b *wire.Builder) { b.DeleteRange([]byte{2}, []byte{1}) }), First: 2, At: at(3)}, ErrKey},
 		{"half a frame", wire.Batch{Frames: frame(2, put)[:40], First: 2, At: at(3)}, wire.ErrShort},
 	} {
-		if err := r.e.Apply(c.b); !errors.Is(err, c.want) {
+		if err := r.apply(c.b); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
 		if pos, _ := r.e.Position(); pos != at(2) || r.get("a") != "1" {
@@ -402,9 +402,9 @@ func TestApplyRefuses(t *testing.T) {
 	}
 	// A batch of several frames, and one of none that only begins a generation, are fine.
 	two := append(frame(2, put), frame(3, put)...)
-	r.must(r.e.Apply(wire.Batch{Frames: two, First: 2, At: at(4)}))
+	r.must(r.apply(wire.Batch{Frames: two, First: 2, At: at(4)}))
 	next := wire.Position{Generation: wire.Generation{9}, Offset: 4}
-	r.must(r.e.Apply(wire.Batch{First: 4, At: next}))
+	r.must(r.apply(wire.Batch{First: 4, At: next}))
 	r.must(r.e.Flush())
 	r.must(r.e.Close())
 	r.open("shard/engine", Options{FS: r.e.o.FS})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/errors/oserror"
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -37,6 +38,7 @@ type flusher struct {
 	count atomic.Int64  // flushes
 	bytes atomic.Int64  // of tables that were written
 	next  int           // number of the next staged table
+	hurry atomic.Int32  // calls that wait for a flush and for nothing else: it writes no more than it must
 }
 
 // poke has the flusher look again.
@@ -75,8 +77,13 @@ func (e *Engine) flushFrozen(fs []frozen) error {
 	if err := e.o.BeforeFlush(); err != nil {
 		return err
 	}
-	paths, err := e.stage(fs)
-	if err == nil {
+	whole := e.writesWhole(fs)
+	paths, err := e.stage(fs, whole)
+	switch {
+	case err != nil:
+	case whole:
+		_, err = e.db.IngestAndExcise(context.Background(), paths, nil, nil, pebble.KeyRange{Start: everythingFrom, End: keyspaceTo})
+	default:
 		err = e.db.Ingest(context.Background(), paths)
 	}
 	if err != nil {
@@ -86,6 +93,9 @@ func (e *Engine) flushFrozen(fs []frozen) error {
 			}
 		}
 		return err
+	}
+	if whole {
+		e.pressure.clear()
 	}
 	e.compactions.start()
 	e.compactions.poke()
@@ -100,17 +110,64 @@ func (e *Engine) flushFrozen(fs []frozen) error {
 	for _, f := range fs {
 		keys, bytes = keys+f.keys, bytes+f.bytes
 	}
-	e.o.Logger.Debug("flushed", "memtables", len(fs), "keys", keys, "bytes", bytes, "position", fs[0].at, "took", time.Since(began))
+	e.o.Logger.Debug("flushed", "memtables", len(fs), "whole", whole, "keys", keys, "bytes", bytes, "position", fs[0].at, "took", time.Since(began))
 	return nil
 }
 
+// everythingFrom is the first key that there can be.
+var everythingFrom = []byte{prefixSystem}
+
+// writesWhole decides whether a flush of these memtables writes all that there is, merged with what Pebble has, to take the
+// place of that. Where they write over a large part of it, compactions would soon rewrite the rest all the same, and these
+// memtables' own content once more.
+func (e *Engine) writesWhole(fs []frozen) bool {
+	var size int64
+	for _, f := range fs {
+		size += f.bytes + f.left
+	}
+	if 2*size < e.o.WholeFlush || e.flusher.hurry.Load() > 0 {
+		return false
+	}
+	var held int64
+	for _, l := range e.db.Metrics().Levels {
+		held += l.TablesSize
+	}
+	return held >= e.o.WholeFlush && 2*size >= held && e.writesOver(fs)
+}
+
+// writesOver reports whether Pebble has, of some keys of the memtables, at least half.
+func (e *Engine) writesOver(fs []frozen) bool {
+	const most = 32
+	asked, had := 0, 0
+	for _, f := range fs {
+		refs := f.newestData()
+		for i := 0; i < len(refs); i += len(refs)/most + 1 {
+			_, c, err := e.db.Get(f.key(refs[i]))
+			if err == nil {
+				had++
+				err = c.Close()
+			}
+			if asked++; err != nil && !errors.Is(err, pebble.ErrNotFound) {
+				return false // the flush will tell
+			}
+		}
+	}
+	return 2*had >= asked
+}
+
 // stage writes the memtables' content, and the newest one's position, into tables of ascending, disjoint ranges. It
-// returns their paths, also those of tables that it did not finish.
+// returns their paths, also those of tables that it did not finish. If whole, it writes what Pebble has, too.
 //
 // Pebble gives each table of an ingest a sequence number of its own, so that a delete-range in one could hide records of
 // another. So if there is one, everything goes into one table, where all have the same number and nothing hides another.
-func (e *Engine) stage(fs []frozen) (paths []string, err error) {
-	it := &iter{from: keyspaceFrom, to: keyspaceTo, deletions: true}
+func (e *Engine) stage(fs []frozen, whole bool) (paths []string, err error) {
+	it := &iter{from: keyspaceFrom, to: keyspaceTo, deletions: !whole}
+	if whole {
+		if it.base, err = e.db.NewIter(&pebble.IterOptions{LowerBound: it.from, UpperBound: it.to}); err != nil {
+			return nil, err
+		}
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
 	var hides []span
 	for depth, f := range fs {
 		it.hide(f.memtable, depth)
@@ -118,7 +175,9 @@ func (e *Engine) stage(fs []frozen) (paths []string, err error) {
 		it.add(f.memtable, depth, noEnd, f.newestData())
 		it.add(f.memtable, depth, noEnd, f.expiry.sorted(f.memtable, f.expiry.refs)...)
 	}
-	hides = union(hides)
+	if hides = union(hides); whole {
+		hides = nil // what they hide is not written
+	}
 	var w *sstable.Writer
 	defer func() {
 		if w != nil {
@@ -166,6 +225,7 @@ func (e *Engine) stage(fs []frozen) (paths []string, err error) {
 		value, err := it.ValueAndErr()
 		switch {
 		case err != nil:
+			err = e.readFailed(err)
 		case it.deleted():
 			err = w.Delete(it.Key())
 		default:
@@ -176,6 +236,9 @@ func (e *Engine) stage(fs []frozen) (paths []string, err error) {
 		}
 		size += len(it.Key()) + len(value)
 		e.flusher.bytes.Add(int64(len(it.Key()) + len(value)))
+	}
+	if err := it.Error(); err != nil {
+		return paths, err
 	}
 	err = w.Close()
 	w = nil

@@ -18,7 +18,9 @@ type iter struct {
 	from, to  []byte
 	now       *run // where the iterator stands; nil: on base, or nowhere
 	valid     bool
-	deletions bool // deleted keys are not passed over; see deleted
+	deletions bool   // deleted keys are not passed over; see deleted
+	buf       []byte // a value from the log
+	unpin     func() // nil if the capture outlives the iterator
 }
 
 // hide is a memtable's delete-range.
@@ -202,8 +204,7 @@ func (it *iter) deleted() bool {
 	if it.now == nil {
 		return false
 	}
-	_, deleted := it.now.m.value(it.now.refs[it.now.at])
-	return deleted
+	return it.now.m.deleted(it.now.refs[it.now.at])
 }
 
 // hidden is the delete-range of a newer memtable that hides a key of this depth, or nil.
@@ -242,8 +243,7 @@ func (it *iter) Key() []byte {
 // ValueAndErr is the value of the key it stands on, valid until the iterator moves.
 func (it *iter) ValueAndErr() ([]byte, error) {
 	if it.now != nil {
-		v, _ := it.now.m.value(it.now.refs[it.now.at])
-		return v, nil
+		return it.now.m.value(it.now.refs[it.now.at], &it.buf)
 	}
 	return it.base.ValueAndErr()
 }
@@ -281,6 +281,9 @@ func (it *iter) Error() error {
 
 // Close gives the iterator back.
 func (it *iter) Close() error {
+	if it.unpin != nil {
+		it.unpin()
+	}
 	if it.base == nil {
 		return nil
 	}

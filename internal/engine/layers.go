@@ -41,25 +41,37 @@ func newLayers(active *memtable, fs []frozen) *layers {
 }
 
 // get looks a data key up. found is false if the layers know nothing of it, so that Pebble is to be asked; a deleted or
-// hidden one is found, without a value. The value stays as it is for as long as anyone holds it.
-func (l *layers) get(key []byte) (value []byte, deleted, found bool) {
+// hidden one is found, without a value. The value stays as it is for as long as anyone holds it, or lies in *buf.
+func (l *layers) get(key []byte, buf *[]byte) (value []byte, deleted, found bool, err error) {
 	hash := hashKey(key)
 	for _, m := range l.all {
 		if ref := m.get(hash, key); ref != 0 {
-			value, deleted = m.value(ref)
-			return value, deleted, true
+			value, err = m.value(ref, buf)
+			return value, m.deleted(ref), true, err
 		}
 		if m.hidesKey(key) {
-			return nil, true, true
+			return nil, true, true, nil
 		}
 	}
-	return nil, false, false
+	return nil, false, false, nil
 }
 
-// get is what is applied now under a data key. The value is valid until pinned, if there is one, is closed. Any goroutine.
-func (e *Engine) get(key []byte) (value []byte, pinned io.Closer, found bool, err error) {
-	if value, deleted, known := e.layers.Load().get(key); known {
-		return value, nil, !deleted, nil
+// get is what is applied now under a data key. The value is valid until pinned, if there is one, is closed, and until *buf is
+// used again. Any goroutine, between Reader.Begin and End, or the owner's.
+func (e *Engine) get(key []byte, buf *[]byte) (value []byte, pinned io.Closer, found bool, err error) {
+	for {
+		l := e.layers.Load()
+		value, deleted, known, err := l.get(key, buf)
+		if err != nil {
+			if e.layers.Load() != l {
+				continue // it was flushed meanwhile, and the log may have been trimmed behind it
+			}
+			return nil, nil, false, e.readFailed(err)
+		}
+		if known {
+			return value, nil, !deleted, nil
+		}
+		break
 	}
 	value, pinned, err = e.db.Get(key)
 	switch {
@@ -69,6 +81,14 @@ func (e *Engine) get(key []byte) (value []byte, pinned io.Closer, found bool, er
 		return nil, nil, false, nil
 	}
 	return nil, nil, false, fmt.Errorf("engine: read: %w", err)
+}
+
+// readFailed is why a value in the log could not be read, for a caller. Damage is on record.
+func (e *Engine) readFailed(err error) error {
+	if errors.Is(err, errDamagedValue) {
+		e.health.fail(err)
+	}
+	return fmt.Errorf("engine: read: %w", err)
 }
 
 // bytes is what all memtables hold. Only the owner, or who has Engine.write, may ask.
@@ -84,7 +104,7 @@ func (l *layers) bytes() (n int64) {
 func (e *Engine) rotateLocked(hides []span, at wire.Position) {
 	l := e.layers.Load()
 	e.nextID++
-	next := newMemtable(e.nextID, hides, l.active.keys)
+	next := newMemtable(e.nextID, at.Offset, hides, l.active.keys)
 	fs := l.frozen
 	if !l.active.empty() || !at.IsZero() && at != e.frozenAt {
 		fs = append([]frozen{{l.active, at}}, l.frozen...)
@@ -104,7 +124,8 @@ type capture struct {
 	at           wire.Position
 }
 
-// capture takes the present content within the bounds, if there are some. Its base must be closed.
+// capture takes the present content within the bounds, if there are some. Its base must be closed, and what it needs of the
+// log unpinned (needs).
 //
 // Holding write keeps Apply and the flusher from changing the layers between the two halves. Pebble may already have what
 // the frozen memtables hold, or not: see layers.
@@ -120,11 +141,15 @@ func (e *Engine) capture(o *pebble.IterOptions) (capture, error) {
 		l.active.track()
 	}
 	at, _ := e.Position()
+	e.pin(l.needs())
 	return capture{
 		layers: l, end: l.active.end(), data: l.active.data.refs, expiry: l.active.expiry.refs,
 		base: base, at: at,
 	}, nil
 }
+
+// needs is the offset from which on the layers need the log.
+func (l *layers) needs() uint64 { return l.all[len(l.all)-1].first }
 
 // newIter walks [from, to) of the present content. Close it.
 func (e *Engine) newIter(from, to []byte) (*iter, error) {
@@ -132,5 +157,7 @@ func (e *Engine) newIter(from, to []byte) (*iter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.newIter(c.base, from, to), nil
+	it := c.newIter(c.base, from, to)
+	it.unpin = func() { e.unpin(c.layers.needs()) }
+	return it, nil
 }

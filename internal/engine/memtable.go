@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/maphash"
+	"io"
 	"sync"
 	"sync/atomic"
 )
@@ -17,7 +18,7 @@ import (
 //	keylen:4 size:4 key value
 //
 // in the machine's order of bytes, since it never leaves the process. size is the value's length, with the highest bit set
-// for a deletion. A ref names a record: the chunk's number and, in units of 8 bytes, the place in it; 0 is none.
+// for a deletion, and the one below it for a value that lies in the log (logged.go): then addr:8 sum:4 stand in its place. A ref names a record: the chunk's number and, in units of 8 bytes, the place in it; 0 is none.
 //
 // A memtable begins loose: the place of a data key's record that was overwritten is used again, by the next record of the
 // same size, once nobody can be reading it any more. So keys that are written over and over take no further memory, and
@@ -33,19 +34,24 @@ import (
 //     in a tracked one, ever.
 //  2. The index has the newest record of each data key, at or behind the place that its hash says, with no empty place
 //     between (open addressing, linear probing). The expiry index's keys are not in it: nobody looks a single one up.
-//  3. id and hides never change. Of a frozen memtable nothing does.
+//  3. id, first and hides never change. Of a frozen memtable nothing does.
 //
 // One goroutine at a time puts, with Engine.write held; get may be called beside it, from any goroutine that is between
 // Reader.Begin and End, or has the shard's turn.
 type memtable struct {
 	id    uint64 // grows from one memtable to the next
+	first uint64 // offset behind which everything in it was applied
 	hides []span // delete-ranges at its beginning: they hide what is older, and nothing of its own
 
-	index  atomic.Pointer[[]uint64] // hash:32 ref:32; 0 is empty. A power of two of them, at most half of them used
+	index  atomic.Pointer[[]uint64] // hash:32 ref:32; 0 is empty. A power of two of them, at most three quarters of them used
 	chunks atomic.Pointer[[][]byte]
 	used   int   // of the last chunk, in bytes
 	keys   int   // in the index
 	bytes  int64 // of records, with their places in the index and their refs
+
+	log  io.ReaderAt // has the logged values; set before the first of them is put, and then never changed
+	left int64       // bytes of logged values that were not overwritten
+	over int64       // of those that were
 
 	tracked bool
 	reuse   reuse // while it is loose
@@ -66,7 +72,8 @@ func (s span) has(key []byte) bool {
 const (
 	recordHead = 8
 	deletedBit = 1 << 31
-	recordCost = 24 // beside the record itself: its place in an index that is half empty, and its ref
+	loggedBit  = 1 << 30
+	recordCost = 24 // beside the record itself: its place in an index that is a third empty at best, and its ref
 	refUnit    = 8
 	chunkBits  = 17 // of a ref that say where in the chunk: 1 MiB in units of 8 bytes
 	maxChunk   = refUnit << chunkBits
@@ -79,13 +86,13 @@ var seed = maphash.MakeSeed()
 
 func hashKey(key []byte) uint32 { return uint32(maphash.Bytes(seed, key)) }
 
-// newMemtable makes one with room for about keys keys in its index.
-func newMemtable(id uint64, hides []span, keys int) *memtable {
+// newMemtable makes one for what is applied from offset first on, with room for about keys keys in its index.
+func newMemtable(id, first uint64, hides []span, keys int) *memtable {
 	n := minIndex
-	for n < 2*keys {
+	for 3*n < 4*keys {
 		n *= 2
 	}
-	m := &memtable{id: id, hides: hides}
+	m := &memtable{id: id, first: first, hides: hides}
 	index := make([]uint64, n)
 	m.index.Store(&index)
 	// The first chunk begins behind ref 0, which stands for none.
@@ -133,18 +140,27 @@ func (m *memtable) room(n int) ([]byte, uint32) {
 // put adds a record of the key, which is in the data or the expiry space. hash is hashKey(key); for an expiry key it does
 // not matter.
 func (m *memtable) put(hash uint32, key, value []byte, deleted bool) {
+	size := uint32(len(value))
+	if deleted {
+		size |= deletedBit
+	}
+	m.add(hash, key, value, size)
+}
+
+// add is put, with what stands in the record as the value.
+func (m *memtable) add(hash uint32, key, value []byte, size uint32) {
+	n := recordHead + len(key) + len(value)
 	if key[0] != prefixData {
-		b, ref := m.room(recordHead + len(key) + len(value))
-		writeRecord(b, key, value, deleted)
+		b, ref := m.room(n)
+		writeRecord(b, key, value, size)
 		m.expiry.refs = append(m.expiry.refs, ref)
 		return
 	}
-	n := recordHead + len(key) + len(value)
 	b, ref := m.reuse.take(m, n)
 	if ref == 0 {
 		b, ref = m.room(n)
 	}
-	writeRecord(b, key, value, deleted)
+	writeRecord(b, key, value, size)
 	if m.tracked {
 		m.data.refs = append(m.data.refs, ref)
 	}
@@ -157,6 +173,9 @@ func (m *memtable) put(hash uint32, key, value []byte, deleted bool) {
 			break
 		}
 		if uint32(s>>32) == hash && bytes.Equal(m.key(uint32(s)), key) {
+			n := m.logged(uint32(s))
+			m.left -= n
+			m.over += n
 			atomic.StoreUint64(&index[p], uint64(hash)<<32|uint64(ref))
 			if !m.tracked {
 				m.reuse.give(m, uint32(s))
@@ -164,16 +183,12 @@ func (m *memtable) put(hash uint32, key, value []byte, deleted bool) {
 			return
 		}
 	}
-	if m.keys++; 2*m.keys > len(index) {
+	if m.keys++; 4*m.keys > 3*len(index) {
 		m.grow()
 	}
 }
 
-func writeRecord(b, key, value []byte, deleted bool) {
-	size := uint32(len(value))
-	if deleted {
-		size |= deletedBit
-	}
+func writeRecord(b, key, value []byte, size uint32) {
 	binary.NativeEndian.PutUint32(b, uint32(len(key)))
 	binary.NativeEndian.PutUint32(b[4:], size)
 	copy(b[recordHead:], key)
@@ -279,13 +294,30 @@ func (m *memtable) key(ref uint32) []byte {
 	return b[recordHead : recordHead+n : recordHead+n]
 }
 
-// value is the record's value, and whether it is a deletion.
-func (m *memtable) value(ref uint32) (value []byte, deleted bool) {
+// inlineLen is how many bytes stand in a record as its value.
+func inlineLen(size uint32) int {
+	if size&loggedBit != 0 {
+		return loggedLen
+	}
+	return int(size &^ deletedBit)
+}
+
+// deleted reports whether the record is a deletion.
+func (m *memtable) deleted(ref uint32) bool {
+	return binary.NativeEndian.Uint32(m.at(ref)[4:])&deletedBit != 0
+}
+
+// value is the record's value, nil for a deletion. One that lies in the log is read into *buf, which grows; another stays as
+// it is for as long as anybody holds it.
+func (m *memtable) value(ref uint32, buf *[]byte) ([]byte, error) {
 	b := m.at(ref)
-	from := recordHead + binary.NativeEndian.Uint32(b)
 	size := binary.NativeEndian.Uint32(b[4:])
-	to := from + size&^deletedBit
-	return b[from:to:to], size&deletedBit != 0
+	b = b[recordHead+binary.NativeEndian.Uint32(b):]
+	if size&loggedBit != 0 {
+		return m.readLogged(b, int(size&^loggedBit), buf)
+	}
+	n := size &^ deletedBit
+	return b[:n:n], nil
 }
 
 // hidesKey reports whether the key of an older memtable, or of Pebble, is hidden by this one's delete-ranges.

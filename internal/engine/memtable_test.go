@@ -20,7 +20,7 @@ import (
 func TestMemtable(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	sizes := []int{0, 1, 7, 8, 9, 64, 1000, minChunk - recordHead, minChunk, maxChunk / 2, maxChunk - recordHead - 30, maxChunk, maxChunk + 1, 3*maxChunk + 5}
-	m := newMemtable(1, nil, 0)
+	m := newMemtable(1, 0, nil, 0)
 	want := map[string][]byte{}
 	last := uint32(0)
 	for i := range 30_000 {
@@ -60,9 +60,9 @@ func TestMemtable(t *testing.T) {
 		if ref == 0 {
 			t.Fatalf("%x is not there", k)
 		}
-		got, deleted := m.value(ref)
-		if deleted != (v == nil) || !bytes.Equal(got, v) {
-			t.Fatalf("%x is %d bytes, deleted %v; want %d bytes", k, len(got), deleted, len(v))
+		got, err := m.value(ref, nil)
+		if deleted := m.deleted(ref); deleted != (v == nil) || !bytes.Equal(got, v) || err != nil {
+			t.Fatalf("%x is %d bytes, deleted %v; want %d bytes (%v)", k, len(got), deleted, len(v), err)
 		}
 	}
 	if k := AppendDataKey(nil, []byte("absent")); m.get(hashKey(k), k) != 0 {
@@ -80,7 +80,7 @@ func TestMemtable(t *testing.T) {
 // Runs are made of what was added since the last one, and merged; whoever asks gets everything that it asked for, in order.
 func TestOrdered(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := newMemtable(1, nil, 0)
+		m := newMemtable(1, 0, nil, 0)
 		m.track()
 		for range rapid.IntRange(1, 30).Draw(t, "rounds") {
 			for range rapid.IntRange(1, 60).Draw(t, "puts") {
@@ -121,7 +121,7 @@ func TestOrdered(t *testing.T) {
 // Other goroutines look keys up while one puts: they find each key that was there before they began, whole, and never go
 // back to an older value.
 func TestMemtableReaders(t *testing.T) {
-	m := newMemtable(1, nil, 0)
+	m := newMemtable(1, 0, nil, 0)
 	const keys = 5000
 	var put atomic.Int64 // rounds that are done
 	var wg sync.WaitGroup
@@ -141,7 +141,7 @@ func TestMemtableReaders(t *testing.T) {
 					}
 					continue
 				}
-				v, _ := m.value(ref)
+				v, _ := m.value(ref, nil)
 				var of, round int
 				if _, err := fmt.Sscanf(string(v), "%d/%d", &of, &round); err != nil || of != i || round < last[i] {
 					t.Errorf("key %d has %q after round %d (%v)", i, v, last[i], err)
@@ -170,7 +170,11 @@ func TestLayers(t *testing.T) {
 		var hold sync.Mutex
 		held := false
 		r := &rig{t: nopTB{TB: nil, t: t}, now: 1_000_000}
-		r.open("e", Options{FS: vfs.NewMem(), Shared: shared, BeforeFlush: func() error {
+		whole := int64(1)
+		if rapid.Bool().Draw(t, "flushes add to what there is") {
+			whole = 1 << 40
+		}
+		r.open("e", Options{FS: vfs.NewMem(), Shared: shared, Tuning: Tuning{WholeFlush: whole}, BeforeFlush: func() error {
 			hold.Lock()
 			defer hold.Unlock()
 			return nil

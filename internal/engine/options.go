@@ -28,9 +28,10 @@ type Options struct {
 	FS vfs.FS
 	// Shared are the process's caches. nil makes small caches of this engine's own, which Close gives back.
 	Shared *Shared
-	// MemTableSize is in bytes; 0 is what Shared says. A memtable is handed to Pebble when it has four times as much, and Apply
-	// waits while all of them have six times as much.
+	// MemTableSize is in bytes; 0 is what Shared says. A memtable is handed to Pebble when it has three times as much, and Apply
+	// waits while all of them have five times as much.
 	MemTableSize int
+	Tuning
 	// Logger gets the engine's messages; nil is silent.
 	Logger hclog.Logger
 	// BeforeFlush is called before anything that was applied becomes durable here. It must return only when the log
@@ -42,6 +43,15 @@ type Options struct {
 	OnError func(error)
 }
 
+// Tuning is for tests, which have little data: what the engine does with much is to happen with that, too.
+type Tuning struct {
+	// Logged is the size in bytes from which on a value is left in the log that ApplyLogged is given. Default: 512.
+	Logged int
+	// WholeFlush is the size in bytes of what Pebble has from which on a flush may write everything anew, where that is
+	// cheaper. Default: 64 MiB.
+	WholeFlush int64
+}
+
 // EnsureDefaults fills in what is not set, except Shared.
 func (o *Options) EnsureDefaults() {
 	if o.FS == nil {
@@ -49,6 +59,12 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.MemTableSize == 0 && o.Shared != nil {
 		o.MemTableSize = o.Shared.MemTableSize()
+	}
+	if o.Logged == 0 {
+		o.Logged = defaultLogged
+	}
+	if o.WholeFlush == 0 {
+		o.WholeFlush = 64 << 20
 	}
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
@@ -83,9 +99,13 @@ func pebbleOptions(o Options, fs vfs.FS) *pebble.Options {
 		// Apply waits by its own rule (admit.go), which can be interrupted, long before Pebble would stop writers.
 		MemTableStopWritesThreshold: 1000,
 		L0StopWritesThreshold:       1000,
-		// Each one rewrites all that the first level below has of the same keys.
-		L0CompactionThreshold: 4,
-		LBaseMaxBytes:         64 << 20,
+		// Each compaction of level 0 rewrites all that the first level below has of the same keys. A lookup passes by a
+		// filter for each flush that waits, which costs little; so eight wait (Pebble counts each twice), but not so many that their bytes are more than
+		// what the others hold.
+		L0CompactionThreshold:     2 * 8,
+		L0CompactionFileThreshold: 128,
+		// One level for up to so many bytes is written less often than two.
+		LBaseMaxBytes: 1 << 30,
 		// One compaction at a time, two when it falls behind: clients share the cores.
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 		// A FLUSHALL gives its disk space back within this time even if nothing else is written.

@@ -15,7 +15,7 @@ import (
 // afterwards.
 func TestQuiet(t *testing.T) {
 	fs := vfs.NewMem()
-	r := newRig(t, fs, Options{MemTableSize: 256 << 10})
+	r := newRig(t, fs, Options{Tuning: Tuning{Logged: 1 << 30}, MemTableSize: 256 << 10})
 	release := r.e.Quiet()
 	for round := range 20 {
 		for k := range 100 {

@@ -17,6 +17,7 @@ type Reader struct {
 	epoch  uint      // that it counts in
 	key    []byte    // the engine key in the making
 	pinned io.Closer // holds the bytes of the last Get
+	buf    []byte    // has them, if they came from the log
 }
 
 // keepKey is the size from which on the buffer of a reader's key is not kept.
@@ -39,6 +40,7 @@ func (r *Reader) End() {
 	if cap(r.key) > keepKey {
 		r.key = nil
 	}
+	shrink(&r.buf)
 	r.e.exitReader(r.epoch)
 	r.e = nil
 }
@@ -68,7 +70,7 @@ func (r *Reader) release() {
 func (r *Reader) Get(key []byte) (Record, bool) {
 	r.release()
 	r.key = appendDataKey(r.key[:0], Hash(key), key)
-	v, pinned, found, err := r.e.get(r.key)
+	v, pinned, found, err := r.e.get(r.key, &r.buf)
 	if r.pinned = pinned; err != nil {
 		r.fail(err)
 	}

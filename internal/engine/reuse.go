@@ -36,7 +36,7 @@ func (r *reuse) take(m *memtable, n int) ([]byte, uint32) {
 // give takes the place of a record that was overwritten just now.
 func (r *reuse) give(m *memtable, ref uint32) {
 	b := m.at(ref)
-	n := recordHead + int(binary.NativeEndian.Uint32(b)) + int(binary.NativeEndian.Uint32(b[4:])&^deletedBit)
+	n := recordHead + int(binary.NativeEndian.Uint32(b)) + inlineLen(binary.NativeEndian.Uint32(b[4:]))
 	if units := unitsOf(n); units < reuseClasses {
 		r.freed = append(r.freed, place8{ref, uint32(units)})
 	}

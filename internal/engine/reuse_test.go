@@ -14,8 +14,16 @@ import (
 // TestReuse: keys are written over and over while readers look: what a reader got stays as it is until its End, however
 // often the key is overwritten meanwhile, and without one that is at it the memtable takes no further memory. A view begun in the
 // middle keeps its content, too, and from there on no place is used again until the memtable is frozen.
+//
+// Values in the log have their places in the memtable, too.
 func TestReuse(t *testing.T) {
-	r := newRig(t, vfs.NewMem(), Options{MemTableSize: 16 << 20})
+	for _, logged := range []int{1, 1 << 30} {
+		t.Run(fmt.Sprint("logged from ", logged), func(t *testing.T) { reuseRounds(t, logged) })
+	}
+}
+
+func reuseRounds(t *testing.T, logged int) {
+	r := newRig(t, vfs.NewMem(), Options{Tuning: Tuning{Logged: logged}, MemTableSize: 16 << 20})
 	const keys, size = 2000, 100
 	name := func(i int) string { return fmt.Sprint("key", i) }
 	value := func(i, round int) []byte {

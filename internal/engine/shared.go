@@ -19,7 +19,7 @@ type Shared struct {
 // Bounds of a memtable, and of the file cache, in bytes and files.
 const (
 	minMemTable = 1 << 20
-	maxMemTable = 64 << 20
+	maxMemTable = 128 << 20
 	minFiles    = 128
 	maxFiles    = 4096
 )
@@ -27,14 +27,15 @@ const (
 // NewShared makes caches for the given number of shards out of memory bytes (at least 8 MiB a shard are used, however
 // little is asked for). Close it after the last engine that uses it.
 //
-// Memtables may hold six times MemTableSize a shard before writers wait, three quarters of the memory for all shards if
-// none is at its bounds. The block cache has what is left but for an eighth, which is for what is under way.
+// Memtables may hold five times MemTableSize a shard before writers wait, five eighths of the memory for all shards if
+// none is at its bounds. The block cache has an eighth, or what is left of three quarters; the rest is for what is under way, and for
+// the garbage collector, which would run all the time if everything were in use.
 func NewShared(memory int64, shards int) *Shared {
 	memory = max(memory, int64(shards)*8*minMemTable)
 	memtable := min(max(memory/int64(shards)/8, minMemTable), maxMemTable)
 	return &Shared{
 		memory:   memory,
-		cache:    pebble.NewCache(max(memory-memory/8-int64(shards)*stopMemTables*memtable, memory/8)),
+		cache:    pebble.NewCache(max(memory-memory/4-int64(shards)*stopMemTables*memtable, memory/8)),
 		files:    pebble.NewFileCache(runtime.GOMAXPROCS(0), min(max(shards*minFiles, 2*minFiles), maxFiles)),
 		memtable: int(memtable),
 	}

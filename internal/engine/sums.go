@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"strings"
 	"sync"
 
@@ -60,7 +61,8 @@ func (s *sums) take(dir string, fs vfs.FS) (files []wire.File) {
 // isTable reports whether a file is one whose sum is kept.
 func isTable(name string) bool { return strings.HasSuffix(name, ".sst") }
 
-// summedFile sums up what is written, from the beginning to the end, and notes the sum when it is closed.
+// summedFile sums up what is written, from the beginning to the end, and notes the sum when it is closed. Pebble writes a table by its
+// blocks; they are gathered here, so that the system is called for a piece of writeBuffer bytes.
 type summedFile struct {
 	vfs.File
 	sums   *sums
@@ -68,10 +70,42 @@ type summedFile struct {
 	hash   *xxh3.Hasher
 	size   uint64
 	broken bool // written in another way, or not as a whole
+	buf    *[]byte
 }
+
+// writeBuffer is less than the end of a file that a vfs.NewSyncingFile does not ask to be synced yet.
+const writeBuffer = 128 << 10
+
+var writeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, writeBuffer); return &b }}
 
 // Write implements vfs.File.
 func (f *summedFile) Write(b []byte) (int, error) {
+	if f.buf == nil {
+		f.buf = writeBuffers.Get().(*[]byte)
+	}
+	if len(*f.buf)+len(b) > writeBuffer {
+		if err := f.flush(); err != nil {
+			return 0, err
+		}
+	}
+	if len(b) > writeBuffer {
+		return f.write(b)
+	}
+	*f.buf = append(*f.buf, b...)
+	return len(b), nil
+}
+
+// flush writes what was gathered.
+func (f *summedFile) flush() error {
+	if f.buf == nil || len(*f.buf) == 0 {
+		return nil
+	}
+	_, err := f.write(*f.buf)
+	*f.buf = (*f.buf)[:0] // a write that failed is not tried again: the table is given up
+	return err
+}
+
+func (f *summedFile) write(b []byte) (int, error) {
 	_, _ = f.hash.Write(b) // never fails; a vfs.File may change b
 	n, err := f.File.Write(b)
 	f.size += uint64(n)
@@ -82,12 +116,25 @@ func (f *summedFile) Write(b []byte) (int, error) {
 // WriteAt implements vfs.File.
 func (f *summedFile) WriteAt(b []byte, at int64) (int, error) {
 	f.broken = true
+	if err := f.flush(); err != nil {
+		return 0, err
+	}
 	return f.File.WriteAt(b, at)
 }
 
+// Sync implements vfs.File.
+func (f *summedFile) Sync() error { return errors.Join(f.flush(), f.File.Sync()) }
+
+// SyncData implements vfs.File.
+func (f *summedFile) SyncData() error { return errors.Join(f.flush(), f.File.SyncData()) }
+
 // Close implements vfs.File.
 func (f *summedFile) Close() error {
-	err := f.File.Close()
+	err := errors.Join(f.flush(), f.File.Close())
+	if f.buf != nil {
+		writeBuffers.Put(f.buf)
+		f.buf = nil
+	}
 	if err == nil && !f.broken {
 		f.sums.note(f.path, wire.File{Size: f.size, Sum: f.hash.Sum128().Bytes()})
 	}

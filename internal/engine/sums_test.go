@@ -17,7 +17,7 @@ import (
 // those of the files; of what an earlier process wrote it tells nothing. Nothing is kept of files that are gone.
 func TestCheckpointSummed(t *testing.T) {
 	fs := vfs.NewMem()
-	o := Options{MemTableSize: 256 << 10}
+	o := Options{Tuning: Tuning{Logged: 1 << 30}, MemTableSize: 256 << 10}
 	r := newRig(t, fs, o)
 	write := func(round int) {
 		for k := range 200 {

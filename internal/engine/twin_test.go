@@ -187,6 +187,9 @@ func TestTwin(t *testing.T) {
 	keys := []string{"", "a", "b", "{a}x", "{a}y", "k1", "k2", "k3", "k4", "longer key \x00\xff"}
 	rapid.Check(t, func(t *rapid.T) {
 		o := Options{FS: vfs.NewMem(), Shared: shared, MemTableSize: 256 << 10}
+		if rapid.Bool().Draw(t, "flushes may write everything") {
+			o.WholeFlush = 1
+		}
 		r := &rig{t: nopTB{TB: nil, t: t}, now: 1_000_000}
 		r.open("e", o)
 		defer func() { r.must(r.e.Close()) }()

@@ -40,6 +40,7 @@ type Tx struct {
 	index  []byte
 	head   []byte
 	pinned io.Closer // holds the bytes of the last Get that came from the engine
+	buf    []byte    // has them, if they came from the log
 }
 
 func newTx(e *Engine) *Tx { return &Tx{e: e} }
@@ -112,6 +113,7 @@ func (tx *Tx) release() {
 		}
 		tx.pinned = nil
 	}
+	shrink(&tx.buf)
 }
 
 // Get returns the key's record as this mutation sees it. A record past its deadline is absent. Value is valid until the
@@ -139,7 +141,7 @@ func (tx *Tx) lookup(hash uint32) (Record, bool) {
 	if tx.overlay.cleared {
 		return Record{}, false
 	}
-	v, pinned, found, err := tx.e.get(tx.key)
+	v, pinned, found, err := tx.e.get(tx.key, &tx.buf)
 	if tx.pinned = pinned; err != nil {
 		tx.fail(err)
 	}

@@ -50,6 +50,7 @@ func (v *View) Close() error {
 	if !open {
 		return nil
 	}
+	e.unpin(v.content.layers.needs())
 	return v.content.base.Close()
 }
 

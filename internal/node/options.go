@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/understudy-kv/understudy/backlog"
+	"github.com/understudy-kv/understudy/internal/engine"
 	"github.com/understudy-kv/understudy/internal/shard"
 	"github.com/understudy-kv/understudy/internal/store"
 	"github.com/understudy-kv/understudy/wire"
@@ -19,7 +20,7 @@ import (
 
 // Defaults of [Options].
 const (
-	DefaultMemory            = 256 << 20 // bytes
+	DefaultMemory            = 512 << 20 // bytes
 	DefaultReplicationListen = "127.0.0.1"
 )
 
@@ -50,8 +51,10 @@ type Options struct {
 	// BacklogMemory, BacklogKeep and BacklogDisk bound each shard's backlog, in bytes.
 	BacklogMemory, BacklogKeep, BacklogDisk int64
 	RefuseStale, DropPrevious               bool
-	StateMachine                            func(shard.Env) (shard.StateMachine, error)
-	Format                                  uint32
+	// Tuning is that of the engine, if it is the state machine; for tests.
+	Tuning       engine.Tuning
+	StateMachine func(shard.Env) (shard.StateMachine, error)
+	Format       uint32
 	// BootID is the kernel's identity, Now the wall clock. Defaults: the machine's.
 	BootID string
 	Now    func() time.Time

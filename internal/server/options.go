@@ -32,8 +32,8 @@ type NodeOptions struct {
 	Fsync               string           `help:"When the log is synced to disk: always (before each reply), everysec, or no." default:"everysec"`
 	BacklogMemory       units.Bytes      `help:"Newest part of each shard's backlog that is kept in memory." default:"16MiB"`
 	BacklogKeep         units.Bytes      `help:"Log that each shard keeps on disk whether or not a replica needs it." default:"128MiB"`
-	BacklogDisk         units.Bytes      `help:"Log that each shard keeps at most for replicas that need it." default:"1GiB"`
-	Memory              units.Bytes      `help:"What the process may use for caches and buffers, beside the backlogs." default:"256MiB"`
+	BacklogDisk         units.Bytes      `help:"Log that each shard keeps at most, for replicas that need it and for large values that are not flushed yet." default:"2GiB"`
+	Memory              units.Bytes      `help:"What the process may use for caches and buffers, beside the backlogs." default:"512MiB"`
 	ClusterName         string           `help:"Name that a primary and its replicas must share." placeholder:"NAME"`
 	ReplicationListen   string           `help:"Address for replicas, without a port. Default: the host of --listen." placeholder:"HOST"`
 	ReplicationPortBase *int             `help:"Shard i listens for replicas on this port + i. Default: the port of --listen + 10000." placeholder:"PORT"`

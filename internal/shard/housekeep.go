@@ -18,13 +18,13 @@ func (s *Shard) housekeep() {
 	before := uint64(0) // where the log ended a tick ago
 	for {
 		var waiting chan struct{}
-		limit := s.recoveryLimit()
+		limit, patient := s.recoveryLimit(), true
 		select {
 		case <-ticker.C:
 			s.syncByPolicy()
 			next := s.Log().Next()
 			if next == before {
-				limit = min(limit, s.recoveryLimitAtRest())
+				limit, patient = min(limit, s.recoveryLimitAtRest()), false
 			}
 			before = next
 		case <-s.tidy:
@@ -32,7 +32,7 @@ func (s *Shard) housekeep() {
 		case <-s.quit:
 			return
 		}
-		if err := s.tidyUp(limit); err != nil && !errors.Is(err, ErrClosed) {
+		if err := s.tidyUp(limit, patient); err != nil && !errors.Is(err, ErrClosed) {
 			s.opts.Logger.Warn("trimming the log", "shard", s.opts.Shard, "error", err)
 		}
 		if waiting != nil {
@@ -76,9 +76,9 @@ func (s *Shard) syncByPolicy() {
 
 // Trim has the state machine flushed when recovery would need more of the log than it may, and deletes the segments that
 // neither recovery, nor the keep, nor a slot within the cap holds.
-func (s *Shard) Trim() error { return s.tidyUp(s.recoveryLimit()) }
+func (s *Shard) Trim() error { return s.tidyUp(s.recoveryLimit(), true) }
 
-func (s *Shard) tidyUp(limit int64) error {
+func (s *Shard) tidyUp(limit int64, patient bool) error {
 	return s.use(func(m StateMachine) error {
 		if m, ok := m.(interface{ Started() }); ok {
 			m.Started()
@@ -88,7 +88,13 @@ func (s *Shard) tidyUp(limit int64) error {
 		if err != nil {
 			return err
 		}
-		if log.BytesFrom(durable) > limit {
+		leaver, leaves := m.(Leaver)
+		wait := unflushed{bytes: log.BytesFrom(durable), mutations: log.Next() - min(durable, log.Next())}
+		if patient && leaves {
+			_, wait.disk = s.backlogBounds()
+			wait.live, wait.overwritten = leaver.LeftInLog()
+		}
+		if wait.due(limit) {
 			if err := m.Flush(); err != nil {
 				return err
 			}
@@ -96,13 +102,21 @@ func (s *Shard) tidyUp(limit int64) error {
 				return err
 			}
 		}
+		needed := durable
+		if leaves {
+			n, err := leaver.NeedsLog()
+			if err != nil {
+				return err
+			}
+			needed = min(needed, n)
+		}
 		// A primary's slots are known once the slowest of its shards is open; before that they may need everything. A
 		// replica has none.
 		slots, any := uint64(0), s.opts.Writable
 		if f := s.retention.Load(); f != nil {
 			slots, any = (*f)()
 		}
-		log.Trim(durable, slots, any)
+		log.Trim(needed, slots, any)
 		return nil
 	})
 }
@@ -112,6 +126,43 @@ func (s *Shard) tidyUp(limit int64) error {
 func (s *Shard) recoveryLimit() int64 {
 	keep, disk := s.backlogBounds()
 	return max(min(2*keep, disk/2), 1<<20)
+}
+
+// unflushed is what recovery would have to replay.
+type unflushed struct {
+	bytes     int64
+	mutations uint64
+	disk      int64 // the log's cap, in bytes
+
+	live, overwritten int64 // of bytes, where the state machine leaves values in the log; else 0
+}
+
+// smallMutation is the size in bytes of a mutation of which recovery replays as many as the limit's bytes hold, and no more:
+// it takes its time by their number.
+const smallMutation = 100
+
+// due decides whether it is time for a flush. There is a limit to what recovery may replay.
+//
+// Values that were left in the log are written once more by a flush, unless they are overwritten before: so it waits for longer
+// until three quarters of them were, if neither the number of mutations nor the cap forbid it. The log grows
+// while a flush runs, so the last quarter of the cap is for that.
+//
+// Where that will not come to pass, since there is too much that is written over, or nothing is, a flush comes early: nothing is gained by
+// waiting, and a full sync waits for what has not been flushed. Of b bytes written at random over n, about b²/2n are overwritten
+// as long as b is small.
+func (u unflushed) due(limit int64) bool {
+	if u.live == 0 {
+		return u.bytes > limit
+	}
+	room := u.disk / 4 * 3
+	written := float64(u.live + u.overwritten)
+	switch {
+	case written*written > 2*float64(u.overwritten)*float64(room): // over more than the room
+		return u.bytes > limit/4
+	case u.mutations > uint64(limit/smallMutation):
+		return u.bytes > limit
+	}
+	return u.bytes > max(limit, min(4*u.live, room))
 }
 
 // recoveryLimitAtRest is the same while nothing is written: half of what is kept anyway, so that recovery holds no segment of

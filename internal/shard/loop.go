@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/understudy-kv/understudy/backlog"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -280,18 +281,27 @@ func (s *Shard) commitFrames(b wire.Batch, commit int64) error {
 	return nil
 }
 
-// apply is the second half of commitFrames: state machine and publication.
+// apply is the second half of commitFrames: state machine and publication. The batch is what was appended last.
 func (s *Shard) apply(b wire.Batch, commit int64) error {
 	next := b.At.Offset
-	if err := s.machine.Apply(b); err != nil {
+	log := s.Log()
+	if err := applyLogged(s.machine, b, log, log.End()-int64(len(b.Frames))); err != nil {
 		return fmt.Errorf("shard %d: applying offsets [%d, %d): %w", s.opts.Shard, b.First, next, err)
 	}
 	s.settle(next) // before anybody hears of the position: who does can read it
 	s.commit.Store(commit)
 	s.applied.Store(next)
-	s.Log().Publish(next)
+	log.Publish(next)
 	s.runArmed(next)
 	return nil
+}
+
+// applyLogged applies a batch that lies in the log from the address on.
+func applyLogged(m StateMachine, b wire.Batch, log *backlog.Log, addr int64) error {
+	if l, ok := m.(Leaver); ok {
+		return l.ApplyLogged(b, log, addr)
+	}
+	return m.Apply(b)
 }
 
 // recheck forgets a transient fault once there is room on the disk again.

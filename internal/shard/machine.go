@@ -1,6 +1,8 @@
 package shard
 
 import (
+	"io"
+
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -58,6 +60,21 @@ type Rewinder interface {
 	// an error or a crash, nobody looks at the files again. values calls its argument with each frame in turn and returns
 	// the first error, its own or the argument's; a frame is valid during the call.
 	Rewind(at wire.Position, values func(func(wire.Frame) error) error) error
+}
+
+// Leaver is a StateMachine that need not copy all that it is given: it leaves large values in the log, and reads them there
+// until it has them on disk. So they are written once more less, and take no memory.
+type Leaver interface {
+	StateMachine
+	// ApplyLogged is Apply. The batch's frames lie in log, one behind the other, from the address addr on, and can be read there
+	// until NeedsLog says otherwise. log is one and the same for all calls.
+	ApplyLogged(b wire.Batch, log io.ReaderAt, addr int64) error
+	// NeedsLog is the offset from which on the machine may still read the log, or Position's if it needs nothing of what was
+	// applied. What lies before it may be deleted. It never goes back.
+	NeedsLog() (uint64, error)
+	// LeftInLog is how many bytes of values a flush would write that lie in the log and nowhere else, and how many more there were
+	// since the last flush and have been overwritten.
+	LeftInLog() (live, overwritten int64)
 }
 
 // Env is what a state machine is given when it is opened.

@@ -208,22 +208,28 @@ func (s *Shard) replay(power bool) (uint64, error) {
 	}
 	begun := time.Now()
 	var batch wire.Batch
+	var addr int64 // of the batch in the log
 	next := at.Offset
 	apply := func() error {
 		if len(batch.Frames) == 0 {
 			return nil
 		}
 		batch.At = s.Lineage().Reached(next)
-		err := s.machine.Apply(batch)
+		err := applyLogged(s.machine, batch, log, addr)
 		batch.Frames = batch.Frames[:0]
 		return err
 	}
-	err = log.Replay(at.Offset, func(f wire.Frame) error {
+	err = log.ReplayAt(at.Offset, func(f wire.Frame, frameAddr int64) error {
 		if err := f.Check(); err != nil {
 			return fmt.Errorf("frame at offset %d: %w", f.First, err)
 		}
+		if frameAddr != addr+int64(len(batch.Frames)) { // another segment
+			if err := apply(); err != nil {
+				return err
+			}
+		}
 		if len(batch.Frames) == 0 {
-			batch.First = f.First
+			batch.First, addr = f.First, frameAddr
 		}
 		batch.Frames = append(batch.Frames, f.Raw...)
 		next = f.Next()

@@ -52,7 +52,7 @@ func TestApplyStalls(t *testing.T) {
 		t.Fatalf("published %s before it was applied", at)
 	}
 	full.Store(false)
-	eventually.True(t, 10*time.Second, "the shard takes writes again", func() bool { return s.Err() == nil })
+	eventuallyTakesWrites(t, s)
 	if next := mustWrite(t, s, "d", "1"); next != 3 {
 		t.Fatalf("next offset %d, want 3: behind the write that waited", next)
 	}
@@ -100,4 +100,9 @@ func TestNothingIsLoggedThatCannotBeApplied(t *testing.T) {
 	if next := mustWrite(t, s, "c", "1"); next != 2 {
 		t.Fatalf("next offset %d, want 2: the refused write has left something", next)
 	}
+}
+
+func eventuallyTakesWrites(t *testing.T, s *shard.Shard) {
+	t.Helper()
+	eventually.True(t, 10*time.Second, "the shard takes writes again", func() bool { return s.Err() == nil })
 }

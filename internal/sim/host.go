@@ -11,6 +11,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/understudy-kv/understudy/internal/engine"
 	"github.com/understudy-kv/understudy/internal/node"
 	"github.com/understudy-kv/understudy/internal/shard"
 	"github.com/understudy-kv/understudy/internal/store"
@@ -77,6 +78,9 @@ func (h *host) options(i *incarnation) node.Options {
 	}
 	if w.sc.Small {
 		o.BacklogMemory, o.BacklogKeep, o.BacklogDisk = smallMemory, smallKeep, smallDisk
+	}
+	if rng.IntN(2) == 0 { // every value is left in the log, and a flush may write everything
+		o.Tuning = engine.Tuning{Logged: 1, WholeFlush: 1}
 	}
 	if h.first != "" {
 		o.Role, o.Shards = store.Replica, 0

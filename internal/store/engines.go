@@ -18,22 +18,24 @@ import (
 type Engines struct {
 	fs     vfs.FS
 	shared *engine.Shared
+	tuning engine.Tuning
 	log    hclog.Logger
 }
 
-// NewEngines makes the caches for a number of shards out of memory bytes. A nil fs is the machine's.
-func NewEngines(fs vfs.FS, memory int64, shards int, log hclog.Logger) *Engines {
+// NewEngines makes the caches for a number of shards out of memory bytes. A nil fs is the machine's; the zero tuning is the
+// programs'.
+func NewEngines(fs vfs.FS, memory int64, shards int, tuning engine.Tuning, log hclog.Logger) *Engines {
 	if log == nil {
 		log = hclog.NewNullLogger()
 	}
-	return &Engines{fs: fs, shared: engine.NewShared(memory, shards), log: log}
+	return &Engines{fs: fs, shared: engine.NewShared(memory, shards), tuning: tuning, log: log}
 }
 
 // Open is a shard.Factory. A fault that the engine retries by itself, such as a full disk, does not stop the shard: it
 // refuses what it cannot take for as long as that lasts.
 func (e *Engines) Open(env shard.Env) (shard.StateMachine, error) {
 	m, err := engine.Open(env.Dir, engine.Options{
-		FS: e.fs, Shared: e.shared, Logger: e.log.With("shard", env.Shard), BeforeFlush: env.BeforeFlush,
+		FS: e.fs, Shared: e.shared, Tuning: e.tuning, Logger: e.log.With("shard", env.Shard), BeforeFlush: env.BeforeFlush,
 		OnError: func(err error) {
 			var f *engine.Fault
 			if !errors.As(err, &f) || f.Permanent {
