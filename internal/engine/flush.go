@@ -38,6 +38,7 @@ type flusher struct {
 	count atomic.Int64  // flushes
 	bytes atomic.Int64  // of tables that were written
 	next  int           // number of the next staged table
+	again bool          // the last flush failed
 	hurry atomic.Int32  // calls that wait for a flush and for nothing else: it writes no more than it must
 }
 
@@ -77,7 +78,8 @@ func (e *Engine) flushFrozen(fs []frozen) error {
 	if err := e.o.BeforeFlush(); err != nil {
 		return err
 	}
-	whole := e.writesWhole(fs)
+	whole := !e.flusher.again && e.writesWhole(fs) // which takes more room than what must be written
+	e.flusher.again = true
 	paths, err := e.stage(fs, whole)
 	switch {
 	case err != nil:
@@ -94,6 +96,7 @@ func (e *Engine) flushFrozen(fs []frozen) error {
 		}
 		return err
 	}
+	e.flusher.again = false
 	if whole {
 		e.pressure.clear()
 	}

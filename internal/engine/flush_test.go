@@ -1,11 +1,16 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
 // A flush of much of what there is writes everything: level 0 is empty behind it, deletions are no records any more, what a view
@@ -134,4 +139,57 @@ func TestWholeFlushMeetsCompactions(t *testing.T) {
 	for k := range 1000 {
 		r.want(fmt.Sprint("k", (k*7+59)%1000), fmt.Sprint(59, "/", k))
 	}
+}
+
+// A flush of everything that finds no room is followed by one of what must be written: that needs less.
+func TestWholeFlushWithoutRoom(t *testing.T) {
+	var refuse, refused atomic.Int64
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileWrite && strings.Contains(op.Path, stagedPrefix) && refuse.Load() > 0 && refuse.Add(-1) == 0 {
+			refused.Add(1)
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	r := newRig(t, fs, Options{Tuning: Tuning{WholeFlush: 1}})
+	r.e.compactions.mu.running = 100 // none is allowed
+	write := func(n int) {
+		for k := range 1000 {
+			r.set(fmt.Sprint("k", k), fmt.Sprint(n, " of ", k))
+		}
+		r.commit()
+	}
+	for n := range 2 {
+		write(n)
+		r.must(r.e.Flush())
+	}
+	tables := func() int64 {
+		m, err := r.e.Metrics()
+		r.must(err)
+		return m.L0Files
+	}
+	if n := tables(); n != 0 {
+		t.Fatalf("%d tables are in level 0 behind a flush of everything", n)
+	}
+	refuse.Store(1)
+	write(2)
+	r.must(errors.Join(ignoreStalled(r.e.Flush()), ignoreStalled(r.e.Flush())))
+	eventually(t, "the second try", func() bool { return r.e.Err() == nil && tables() > 0 })
+	if refused.Load() != 1 {
+		t.Fatalf("%d writes were refused", refused.Load())
+	}
+	r.want("k7", "2 of 7")
+	write(3)
+	r.must(r.e.Flush())
+	if n := tables(); n != 0 {
+		t.Fatalf("%d tables are in level 0: the flush behind the one that succeeded was not of everything", n)
+	}
+	r.want("k7", "3 of 7")
+}
+
+func ignoreStalled(err error) error {
+	if errors.Is(err, ErrStalled) {
+		return nil
+	}
+	return err
 }

@@ -283,6 +283,7 @@ func (it *iter) Error() error {
 func (it *iter) Close() error {
 	if it.unpin != nil {
 		it.unpin()
+		it.unpin = nil
 	}
 	if it.base == nil {
 		return nil

@@ -18,7 +18,8 @@ import (
 //	keylen:4 size:4 key value
 //
 // in the machine's order of bytes, since it never leaves the process. size is the value's length, with the highest bit set
-// for a deletion, and the one below it for a value that lies in the log (logged.go): then addr:8 sum:4 stand in its place. A ref names a record: the chunk's number and, in units of 8 bytes, the place in it; 0 is none.
+// for a deletion, and the one below it for a value that lies in the log (logged.go): then addr:8 sum:4 stand in its place. A
+// ref names a record: the chunk's number and, in units of 8 bytes, the place in it; 0 is none.
 //
 // A memtable begins loose: the place of a data key's record that was overwritten is used again, by the next record of the
 // same size, once nobody can be reading it any more. So keys that are written over and over take no further memory, and

@@ -100,8 +100,8 @@ func pebbleOptions(o Options, fs vfs.FS) *pebble.Options {
 		MemTableStopWritesThreshold: 1000,
 		L0StopWritesThreshold:       1000,
 		// Each compaction of level 0 rewrites all that the first level below has of the same keys. A lookup passes by a
-		// filter for each flush that waits, which costs little; so eight wait (Pebble counts each twice), but not so many that their bytes are more than
-		// what the others hold.
+		// filter for each flush that waits, which costs little; so eight wait (Pebble counts each twice), or as many as have
+		// 128 tables.
 		L0CompactionThreshold:     2 * 8,
 		L0CompactionFileThreshold: 128,
 		// One level for up to so many bytes is written less often than two.
