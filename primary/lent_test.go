@@ -95,8 +95,8 @@ func TestAskWaitsForTheStream(t *testing.T) {
 		p := s.dial(0)
 		st := s.beginSync(p, 1, wire.ID{})
 		s.shards[0].write(5, 100)
+		synctest.Wait() // the feeder has written what was to be written, and waits for a FETCH
 		s.server.Ask([]uint64{25})
-		synctest.Wait()
 		for _, c := range s.server.mu.sessions { // nothing else is going on
 			if c.asked.Load() != 25 || c.asking != 0 {
 				t.Fatalf("asked for %d of %d before the stream has begun", c.asking, c.asked.Load())

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -122,6 +124,49 @@ func TestSummedFile(t *testing.T) {
 		}
 		if _, known := g.sums.of["2.sst"]; known != c.known || len(g.sums.of) > 1 {
 			t.Errorf("%s: behind a link and a removal there are %v", name, g.sums.of)
+		}
+	}
+}
+
+// What is written to a table in pieces of all sizes is in the file, in order, once it is synced or closed, and so is its sum.
+func TestTablesAreWrittenInLargePieces(t *testing.T) {
+	for _, sync := range []bool{false, true} {
+		fs := vfs.NewMem()
+		g := newGate(fs, "", nil)
+		f, err := g.Create("1.sst", stagedCategory)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []byte
+		for _, n := range []int{1, 5000, writeBuffer - 5001, 1, writeBuffer, writeBuffer + 1, 7, 3 * writeBuffer, 0, 100} {
+			piece := bytes.Repeat([]byte{byte(n), byte(n >> 8)}, n)[:n]
+			want = append(want, piece...)
+			if got, err := f.Write(piece); err != nil || got != n {
+				t.Fatalf("%d bytes of %d written: %v", got, n, err)
+			}
+		}
+		if sync {
+			if err := f.Sync(); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r, err := fs.Open("1.sst")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(r)
+		if err = errors.Join(err, r.Close()); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("synced %v: %d bytes are in the file, %d were written (%v)", sync, len(got), len(want), err)
+		}
+		if sync {
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if sum := g.sums.of["1.sst"]; sum.Size != uint64(len(want)) || sum.Sum != xxh3.Hash128(want).Bytes() {
+			t.Fatalf("the sum is %+v", sum)
 		}
 	}
 }
