@@ -162,3 +162,21 @@ func BenchmarkFlush(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/key")
 	r.must(r.e.Close())
 }
+
+// BenchmarkSortRefs is the first step of a flush: the order of a full memtable's keys.
+func BenchmarkSortRefs(b *testing.B) {
+	const n = 800_000
+	m := newMemtable(1, 0, nil, n)
+	key, value := make([]byte, 0, 32), make([]byte, 64)
+	for i := range n {
+		key = AppendDataKey(key[:0], fmt.Appendf(nil, "key:%012d", i))
+		m.put(hashKey(key), key, value, false)
+	}
+	live := m.live()
+	refs := make([]uint32, n)
+	for b.Loop() {
+		copy(refs, live)
+		sortRefs(m, refs)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/key")
+}

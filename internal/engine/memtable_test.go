@@ -2,9 +2,11 @@ package engine
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -290,5 +292,37 @@ func TestUnion(t *testing.T) {
 	want := []span{s("a", "e"), s("k", "m"), s("x", "z")}
 	if fmt.Sprintf("%s", got) != fmt.Sprintf("%s", want) {
 		t.Fatalf("%s, want %s", got, want)
+	}
+}
+
+// TestSortRefs: by key, the newer record of a key first, whatever the keys: spread over the slots, in a few of them, or
+// long; and whatever the order in which the refs come.
+func TestSortRefs(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, n := range []int{1, 2, 100, Slots / 8, 30_000} {
+		for name, key := range map[string]func(i int) string{
+			"spread":    func(i int) string { return fmt.Sprint("k", i) },
+			"few slots": func(i int) string { return fmt.Sprintf("{%d}%d", i%3, i) },
+			"long":      func(i int) string { return strings.Repeat("x", 100+i%100) + fmt.Sprint(i) },
+		} {
+			for _, space := range []byte{prefixData, prefixIndex} {
+				m := newMemtable(1, 0, nil, n)
+				m.tracked = true
+				for range n {
+					k := AppendDataKey(nil, []byte(key(r.IntN(n))))
+					if space == prefixIndex {
+						k = append(binary.BigEndian.AppendUint64([]byte{prefixIndex}, r.Uint64N(4)), k[1:len(k)-1]...)
+					}
+					m.put(hashKey(k), k, []byte("v"), false)
+				}
+				refs := slices.Concat(m.data.refs, m.expiry.refs)
+				r.Shuffle(len(refs), func(i, j int) { refs[i], refs[j] = refs[j], refs[i] })
+				want := slices.Clone(refs)
+				slices.SortFunc(want, m.compareRefs)
+				if got := sortRefs(m, refs); len(got) != n || !slices.Equal(got, want) {
+					t.Errorf("%d keys %s in space %d are not in order", n, name, space)
+				}
+			}
+		}
 	}
 }

@@ -65,9 +65,57 @@ type place struct {
 	ref  uint32
 }
 
-// sortRefs sorts refs of one space in place and returns them. Data keys are first counted out by their slots: that leaves
-// short runs of almost distinct hashes.
+// ascend sorts refs by their numbers, digit by digit.
+func ascend(refs []uint32) {
+	const bits = 12
+	if slices.IsSorted(refs) {
+		return
+	}
+	most := slices.Max(refs)
+	other := make([]uint32, len(refs))
+	from, to := refs, other
+	for shift := 0; most>>shift > 0; shift += bits {
+		var next [1<<bits + 1]uint32
+		for _, r := range from {
+			next[r>>shift&(1<<bits-1)+1]++
+		}
+		for i := 1; i < len(next); i++ {
+			next[i] += next[i-1]
+		}
+		for _, r := range from {
+			d := r >> shift & (1<<bits - 1)
+			to[next[d]] = r
+			next[d]++
+		}
+		from, to = to, from
+	}
+	copy(refs, from)
+}
+
+// hashDigit is how many of the first bits of a hash are counted out.
+const hashDigit = 11
+
+// scatter puts places into the order of so many bits of their heads from bit shift on. Those that are equal stay as they are.
+func scatter(from, to []place, shift, bits int) {
+	next := make([]uint32, 1<<bits+1)
+	mask := uint64(1)<<bits - 1
+	for i := range from {
+		next[from[i].head>>shift&mask+1]++
+	}
+	for i := 1; i < len(next); i++ {
+		next[i] += next[i-1]
+	}
+	for _, p := range from {
+		d := p.head >> shift & mask
+		to[next[d]] = p
+		next[d]++
+	}
+}
+
+// sortRefs sorts refs of one space in place and returns them. Data keys are first counted out by their slots and the beginnings
+// of their hashes: that leaves very short runs. Their keys are looked at in the order in which they lie in memory.
 func sortRefs(m *memtable, refs []uint32) []uint32 {
+	ascend(refs)
 	byHead := func(a, b place) int {
 		if c := cmp.Compare(a.head, b.head); c != 0 {
 			return c
@@ -75,36 +123,21 @@ func sortRefs(m *memtable, refs []uint32) []uint32 {
 		return m.compareRefs(a.ref, b.ref)
 	}
 	places := make([]place, len(refs))
+	for i, r := range refs {
+		places[i] = place{binary.BigEndian.Uint64(m.key(r)[1:]), r}
+	}
 	if len(refs) < Slots/8 || m.key(refs[0])[0] != prefixData {
-		for i, r := range refs {
-			k := m.key(r)
-			places[i] = place{binary.BigEndian.Uint64(k[1:]), r}
-		}
 		slices.SortFunc(places, byHead)
-		for i, p := range places {
-			refs[i] = p.ref
-		}
-		return refs
-	}
-	starts := make([]uint32, 1<<16+1)
-	heads := make([]uint64, len(refs))
-	for i, r := range refs {
-		k := m.key(r)
-		heads[i] = binary.BigEndian.Uint64(k[1:])
-		starts[heads[i]>>48+1]++
-	}
-	for i := 1; i < len(starts); i++ {
-		starts[i] += starts[i-1]
-	}
-	next := slices.Clone(starts)
-	for i, r := range refs {
-		slot := heads[i] >> 48
-		places[next[slot]] = place{heads[i], r}
-		next[slot]++
-	}
-	for slot := range len(starts) - 1 {
-		if from, to := starts[slot], starts[slot+1]; to-from > 1 {
-			slices.SortFunc(places[from:to], byHead)
+	} else {
+		other := make([]place, len(places))
+		scatter(places, other, 48-hashDigit, hashDigit)
+		scatter(other, places, 48, 16)
+		begins := func(i int) uint64 { return places[i].head >> (48 - hashDigit) }
+		for first, i := 0, 1; i <= len(places); i++ {
+			if i == len(places) || begins(i) != begins(first) {
+				slices.SortFunc(places[first:i], byHead)
+				first = i
+			}
 		}
 	}
 	for i, p := range places {
