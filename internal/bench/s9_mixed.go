@@ -41,6 +41,9 @@ func mixed() scenario {
 				t.record("S9", "p50", "µs", micros(l.latency.Quantile(0.50)))
 				t.record("S9", "p99", "µs", micros(l.latency.Quantile(0.99)))
 				t.record("S9", "longest", "ms", micros(l.latency.Max())/1e3)
+				t.record("S9", "CPU of the primary", "µs/op", l.micros(l.cpu[0]))
+				t.record("S9", "CPU of the replica", "µs/op", l.micros(l.replicaCPU()))
+				t.record("S9", "CPU of the load generator", "µs/op", l.micros(l.genCPU))
 				return p.verify(ctx, t.Keys, c.Value)
 			})
 		},

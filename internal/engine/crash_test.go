@@ -177,7 +177,7 @@ func contents(t testing.TB, e *Engine) map[string]string {
 	}
 	defer v.Close()
 	m := map[string]string{}
-	if err := v.Keys(0, func(k []byte, r Record) bool { m[string(k)] = string(r.Value); return true }); err != nil {
+	if err := eachWhole(v, 0, func(k []byte, r Record) bool { m[string(k)] = string(r.Value); return true }); err != nil {
 		t.Fatal(err)
 	}
 	return m

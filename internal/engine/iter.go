@@ -248,6 +248,14 @@ func (it *iter) ValueAndErr() ([]byte, error) {
 	return it.base.ValueAndErr()
 }
 
+// headAndErr is the beginning of that value, a record's head at least: it is there where the value would have to be read.
+func (it *iter) headAndErr() ([]byte, error) {
+	if it.now != nil {
+		return it.now.m.head(it.now.refs[it.now.at]), nil
+	}
+	return it.base.ValueAndErr()
+}
+
 // lastKey is the last key within the bounds, deleted or hidden or not; nil if there is none. The iterator stands nowhere
 // afterwards.
 func (it *iter) lastKey() (last []byte) {

@@ -20,7 +20,8 @@ import (
 // system call than its copy did.
 const defaultLogged = 512
 
-// loggedLen is the size of what stands in a record for a value in the log: addr:8 sum:4.
+// loggedLen is the size of what stands in a record for a value in the log, addr:8 sum:4, before the value's first bytes,
+// maxRecordHead of them: who only wants to know whether a key is there, and of what type, need not read the value.
 const loggedLen = 12
 
 // errDamagedValue tells of a value that the log gives back otherwise than it took it.
@@ -32,10 +33,11 @@ func (m *memtable) putLogged(hash uint32, key, value []byte, log io.ReaderAt, ad
 		m.log = log
 	}
 	m.left += int64(len(value))
-	var b [loggedLen]byte
+	var b [loggedLen + maxRecordHead]byte
 	binary.NativeEndian.PutUint64(b[:], uint64(addr))
 	binary.NativeEndian.PutUint32(b[8:], wire.Checksum(0, value))
-	m.add(hash, key, b[:], uint32(len(value))|loggedBit)
+	n := loggedLen + copy(b[loggedLen:], value)
+	m.add(hash, key, b[:n], uint32(len(value))|loggedBit)
 }
 
 // logged is how many bytes of the record's value lie in the log.

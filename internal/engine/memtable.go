@@ -18,8 +18,8 @@ import (
 //	keylen:4 size:4 key value
 //
 // in the machine's order of bytes, since it never leaves the process. size is the value's length, with the highest bit set
-// for a deletion, and the one below it for a value that lies in the log (logged.go): then addr:8 sum:4 stand in its place. A
-// ref names a record: the chunk's number and, in units of 8 bytes, the place in it; 0 is none.
+// for a deletion, and the one below it for a value that lies in the log (logged.go): then addr:8 sum:4 and its first bytes
+// stand in its place. A ref names a record: the chunk's number and, in units of 8 bytes, the place in it; 0 is none.
 //
 // A memtable begins loose: the place of a data key's record that was overwritten is used again, by the next record of the
 // same size, once nobody can be reading it any more. So keys that are written over and over take no further memory, and
@@ -298,9 +298,22 @@ func (m *memtable) key(ref uint32) []byte {
 // inlineLen is how many bytes stand in a record as its value.
 func inlineLen(size uint32) int {
 	if size&loggedBit != 0 {
-		return loggedLen
+		return loggedLen + min(int(size&^loggedBit), maxRecordHead)
 	}
 	return int(size &^ deletedBit)
+}
+
+// head is the first bytes of the record's value, a record's head at least, nil for a deletion. It stays as it is for as long
+// as anybody holds it.
+func (m *memtable) head(ref uint32) []byte {
+	b := m.at(ref)
+	size := binary.NativeEndian.Uint32(b[4:])
+	b = b[recordHead+binary.NativeEndian.Uint32(b):]
+	n := inlineLen(size)
+	if size&loggedBit != 0 {
+		return b[loggedLen:n:n]
+	}
+	return b[:n:n]
 }
 
 // deleted reports whether the record is a deletion.

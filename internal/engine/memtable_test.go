@@ -248,7 +248,7 @@ func TestLayers(t *testing.T) {
 			"look": func(t *rapid.T) {
 				for _, o := range views {
 					got := map[string]Record{}
-					r.must(o.v.Keys(r.now, func(k []byte, rec Record) bool {
+					r.must(eachWhole(o.v, r.now, func(k []byte, rec Record) bool {
 						rec.Value = bytes.Clone(rec.Value)
 						got[string(k)] = rec
 						return true

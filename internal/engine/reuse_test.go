@@ -111,7 +111,7 @@ func reuseRounds(t *testing.T, logged int) {
 		write(round + 1)
 	}
 	n := 0
-	r.must(view.Keys(r.now, func(k []byte, rec Record) bool {
+	r.must(eachWhole(view, r.now, func(k []byte, rec Record) bool {
 		var i int
 		if _, err := fmt.Sscanf(string(k), "key%d", &i); err != nil || !bytes.Equal(rec.Value, value(i, round)) {
 			t.Errorf("%s in the view is %x (%v), want round %d", k, rec.Value, err, round)

@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"testing"
 
@@ -128,6 +130,63 @@ func TestLogged(t *testing.T) {
 		t.Fatalf("the log is needed from %d on, want %d (%v)", needs, r.next-1, err)
 	}
 	r.want("key", large(9))
+}
+
+// Who walks over keys reads no value from the log: what a key is, and until when, stands in the memtable.
+func TestWalksReadNoValue(t *testing.T) {
+	r := newRig(t, vfs.NewMem(), Options{Tuning: Tuning{Logged: 1}})
+	want := map[string]Record{}
+	for i := range 50 {
+		key, rec := fmt.Sprint("key", i), Record{Type: TypeString, Value: bytes.Repeat([]byte{'v'}, i*i)}
+		if i%3 == 0 {
+			rec.Deadline = r.now + int64(i)
+		}
+		r.mutate(func(tx *Tx) { tx.Set([]byte(key), rec) })
+		rec.Value = nil
+		want[key] = rec
+	}
+	r.commit()
+	before := r.log.reads
+	v, err := r.e.NewView()
+	r.must(err)
+	got := map[string]Record{}
+	take := func(k []byte, rec Record) bool { got[string(k)] = rec; return true }
+	check := func(what string) {
+		t.Helper()
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s gave %v, want %v", what, got, want)
+		}
+		clear(got)
+	}
+	r.must(v.Keys(r.now, take))
+	check("KEYS")
+	_, err = v.Scan(0, 0, Slots, 100, r.now, take)
+	r.must(err)
+	check("SCAN")
+	r.mutate(func(tx *Tx) {
+		tx.Keys(take)
+		check("KEYS of a transaction")
+		tx.Scan(0, 0, Slots, 100, take)
+		check("SCAN of a transaction")
+	})
+	if c, err := v.Count(r.now); err != nil || c.Keys != 50 || c.Deadlines != 17 {
+		t.Errorf("%+v (%v), want 50 keys, of which 17 have a deadline", c, err)
+	}
+	if _, ok, err := v.RandomKey(7, r.now); !ok || err != nil {
+		t.Errorf("no random key: %v", err)
+	}
+	if n := r.log.reads - before; n != 0 {
+		t.Errorf("the log was read from %d times", n)
+	}
+	n := 0
+	r.must(eachWhole(v, r.now, func(k []byte, rec Record) bool {
+		n += len(rec.Value)
+		return true
+	}))
+	if n != 49*50*99/6 || r.log.reads-before != 50 {
+		t.Errorf("%d bytes of values in %d reads, want %d in 50", n, r.log.reads-before, 49*50*99/6)
+	}
+	r.must(v.Close())
 }
 
 // A walk of a transaction keeps the log as a view does, for its length.

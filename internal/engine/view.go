@@ -107,7 +107,7 @@ func (v *View) Get(key []byte, now int64) (r Record, ok bool, err error) {
 // before those slots, and returns the cursor to go on with, 0 at the end. It looks at count keys, expired ones included,
 // and then at the others that the last one shares its cursor with, so that no key is missed or repeated while the key
 // stays. When f returns false the step ends likewise. f's arguments are valid during the call. A key that is past its
-// deadline at now is passed over.
+// deadline at now is passed over. The records come without their values, which are not read.
 func (v *View) Scan(cursor uint64, fromSlot, toSlot, count int, now int64, f func(key []byte, r Record) bool) (next uint64, err error) {
 	if _, ok := CursorSlot(cursor); !ok {
 		return 0, nil
@@ -121,7 +121,7 @@ func (v *View) Scan(cursor uint64, fromSlot, toSlot, count int, now int64, f fun
 }
 
 // Keys calls f for every key that is not expired at now, until it returns false. f's arguments are valid during the
-// call.
+// call. The records come without their values, which are not read; Raw has them.
 func (v *View) Keys(now int64, f func(key []byte, r Record) bool) error {
 	from, to := DataBounds(0, Slots)
 	return v.walk(from, to, func(w *walker) error {

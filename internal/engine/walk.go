@@ -95,6 +95,14 @@ func (w *walker) value() ([]byte, error) {
 	return w.it.ValueAndErr()
 }
 
+// head is the beginning of the value, a record's head at least.
+func (w *walker) head() ([]byte, error) {
+	if w.own {
+		return w.value()
+	}
+	return w.it.headAndErr()
+}
+
 // err is why a walk ended early.
 func (w *walker) err() error {
 	if w.closing() {
@@ -106,20 +114,21 @@ func (w *walker) err() error {
 	return nil
 }
 
-// record decodes where the walk stands; ok is false for a key that is not a record.
+// record decodes where the walk stands, without the value; ok is false for a key that is not a record.
 func (w *walker) record() (k Key, r Record, ok bool, err error) {
 	if k, err = decodeKey(w.key()); err != nil || !k.IsRecord() {
 		return k, r, false, err
 	}
-	v, err := w.value()
+	v, err := w.head()
 	if err != nil {
 		return k, r, false, err
 	}
 	r, err = DecodeRecord(v)
+	r.Value = nil
 	return k, r, err == nil, err
 }
 
-// records calls f for every record from the engine key on, expired ones too, until it returns false.
+// records calls f for every record from the engine key on, expired ones too, without its value, until it returns false.
 func (w *walker) records(from []byte, f func(Key, Record) bool) error {
 	for more := w.seek(from); more; more = w.next() {
 		k, r, ok, err := w.record()
@@ -250,7 +259,8 @@ func (tx *Tx) Scan(cursor uint64, fromSlot, toSlot, count int, f func(key []byte
 	return next
 }
 
-// Keys calls f for every key as the mutation sees them, until it returns false. It allocates. f must not use tx.
+// Keys calls f for every key as the mutation sees them, until it returns false. It allocates. f must not use tx. The records
+// come without their values.
 func (tx *Tx) Keys(f func(key []byte, r Record) bool) {
 	tx.walk(0, Slots, func(w *walker, from []byte) error {
 		return w.records(from, func(k Key, r Record) bool { return r.Expired(tx.now) || f(k.User, r) })

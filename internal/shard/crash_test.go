@@ -60,11 +60,16 @@ func prefix(s *shard.Shard) (n int, err error) {
 		if err != nil {
 			return err
 		}
-		err = v.Keys(0, func(key []byte, r engine.Record) bool {
-			held[string(key)] = string(r.Value)
+		var failed error
+		from, to := engine.DataBounds(0, engine.Slots)
+		err = v.Raw(from, to, func(key, value []byte) bool {
+			k, err := engine.DecodeKey(key)
+			r, rerr := engine.DecodeRecord(value)
+			failed = errors.Join(failed, err, rerr)
+			held[string(k.User)] = string(r.Value)
 			return true
 		})
-		return errors.Join(err, v.Close())
+		return errors.Join(err, failed, v.Close())
 	})
 	if err != nil {
 		return 0, err
