@@ -117,12 +117,23 @@ func TestUse(t *testing.T) {
 		if u.note(now, cpu, step.processors); u.high != step.want {
 			t.Errorf("%v within %v on %d processors: %v", step.cpu, step.d, step.processors, u.high)
 		}
-		if u.much(now.Add(useEvery-1)) != step.want {
+		soon := useEvery
+		if u.high {
+			soon = highFor
+		}
+		if u.much(now.Add(soon-1)) != step.want || u.at != now {
 			t.Error("it was looked at again too soon")
 		}
 	}
 	u.cpu = -time.Hour // nothing but the process's own clock makes up for that
 	if now = now.Add(useEvery); !u.much(now) || u.cpu <= 0 {
 		t.Errorf("the process's clock is not looked at: %v", u.cpu)
+	}
+	u.cpu = time.Hour
+	if u.much(now.Add(useEvery)); u.cpu != time.Hour {
+		t.Error("it was looked at again too soon where much was in use")
+	}
+	if now = now.Add(highFor); u.much(now) || u.cpu == time.Hour {
+		t.Errorf("the process's clock is not looked at any more: %v", u.cpu)
 	}
 }

@@ -14,12 +14,16 @@ type use struct {
 	high bool
 }
 
-// useEvery is how often it is looked at: often enough to see a flush begin, and seldom enough to cost nothing.
-const useEvery = 10 * time.Millisecond
+// useEvery is how often it is looked at, about as often as the kernel counts what a running thread has used. Where much was in use, nobody
+// is surprised by more of it, and it is looked at again after highFor.
+const (
+	useEvery = 4 * time.Millisecond
+	highFor  = 5 * useEvery
+)
 
 // much reports whether more than half of the processors were in use of late, or there is just one.
 func (u *use) much(now time.Time) bool {
-	if now.Sub(u.at) >= useEvery {
+	if d := now.Sub(u.at); d >= highFor || d >= useEvery && !u.high {
 		var ts unix.Timespec
 		_ = unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts) // fails for no clock that there is
 		u.note(now, time.Duration(ts.Nano()), runtime.GOMAXPROCS(0))
