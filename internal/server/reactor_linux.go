@@ -51,7 +51,7 @@ type reactor struct {
 	looked   time.Time     // when idle connections were looked for
 	took     time.Duration // what the commands of a connection took of late, on average, until they were planned or answered
 	spread   time.Time     // until then every connection gets a goroutine
-	use      use
+	spin     spin
 }
 
 // seat is the place of a connection in a reactor, a client's or another one. Its number tells the events of the connections that had it before.
@@ -71,8 +71,8 @@ const (
 	// counts for at most slowest: what another process took of the core's time is no sign.
 	slowBegin = 100 * time.Microsecond
 	slowest   = time.Millisecond
-	// dozeFor is how many milliseconds a reactor dozes at most before it sleeps.
-	dozeFor   = 1
+	// lingerFor is about what a wake-up of a thread costs.
+	lingerFor = 5 * time.Microsecond
 	spreadFor = 100 * time.Millisecond
 )
 
@@ -96,20 +96,19 @@ func (r *reactor) run() {
 
 // wait finds the connections that have sent something. It returns false when the reactor is to end.
 func (r *reactor) wait() bool {
-	n := 0
-	switch {
-	case len(r.ready) > 0:
-		n = netpoll.Poll(r.epoll, r.events)
-	case netpoll.Woken():
+	n := r.poll(0)
+	if n == 0 && len(r.ready) == 0 {
 		// What the last round has woken runs before this goroutine sleeps. Nobody is yielded to for nothing: that wakes a thread.
-		if n = netpoll.Poll(r.epoll, r.events); n > 0 {
-			netpoll.Wake()
-			break
+		if netpoll.Woken() {
+			runtime.Gosched()
+			n = r.poll(0)
 		}
-		runtime.Gosched()
-		fallthrough
-	default:
-		n = r.sleep()
+		if n == 0 && r.spin.worth() {
+			n = r.linger()
+		}
+		if n == 0 {
+			n = r.poll(r.patience())
+		}
 	}
 	r.now = time.Now()
 	r.lookForIdle()
@@ -157,17 +156,47 @@ func (r *reactor) noteLocked(c *conn, events uint32) {
 	}
 }
 
-// sleep waits for events. As a rule the next one comes soon, and until then the reactor dozes. Of a system call that may wait the Go
-// scheduler is told, and it looks every 20 µs whether to take the sleeper's processor away, on a thread that somebody has to make room
-// for; who wakes up has to get a processor first. Where others of the process want its processors, the reactor leaves them its own.
-func (r *reactor) sleep() int {
-	if !r.use.much(r.now) {
-		if n := netpoll.Doze(r.epoll, r.events, dozeFor); n > 0 {
-			return n
-		}
+func (r *reactor) poll(timeout int) int {
+	if timeout == 0 {
+		return netpoll.Poll(r.epoll, r.events)
 	}
-	n, _ := unix.EpollWait(r.epoll, r.events, r.patience()) // fails with EINTR only
+	n, _ := unix.EpollWait(r.epoll, r.events, timeout) // fails with EINTR only
 	return max(n, 0)
+}
+
+// linger polls for a while before the reactor sleeps. To be woken takes as long, and costs more: half of it is at the expense of who
+// sends. It does not yield to other processes, which may take some ms: who sleeps is woken at once.
+func (r *reactor) linger() (n int) {
+	for begun := time.Now(); n == 0 && time.Since(begun) < lingerFor; {
+		n = r.poll(0)
+	}
+	r.spin.note(n > 0)
+	return n
+}
+
+// spin tells whether it is worth to linger: of late, more often than not something came meanwhile.
+type spin struct{ score, skipped int8 }
+
+// maxSpin is how many times lingering has to fail before it is only tried at times, and how rarely that is.
+const maxSpin = 16
+
+func (s *spin) worth() bool {
+	if s.score > 0 {
+		return true
+	}
+	if s.skipped++; s.skipped < maxSpin {
+		return false
+	}
+	s.skipped = 0
+	return true
+}
+
+func (s *spin) note(came bool) {
+	if came {
+		s.score = min(s.score+1, maxSpin)
+	} else {
+		s.score = max(s.score-1, 0)
+	}
 }
 
 // patience is how long the reactor may sleep, in milliseconds.

@@ -96,44 +96,25 @@ func TestReactorLosesNoEdge(t *testing.T) {
 	owner.Wait()
 }
 
-// Where more than half of the processors are in use, or there is one, a reactor leaves its own to others.
-func TestUse(t *testing.T) {
-	var u use
-	now, cpu := time.Now(), time.Duration(0)
-	for _, step := range []struct {
-		d, cpu     time.Duration
-		processors int
-		want       bool
-	}{
-		{time.Second, 0, 2, false},
-		{10 * time.Millisecond, 10 * time.Millisecond, 2, false}, // a reactor that is never idle
-		{10 * time.Millisecond, 11 * time.Millisecond, 2, true},
-		{20 * time.Millisecond, 39 * time.Millisecond, 4, false},
-		{20 * time.Millisecond, 41 * time.Millisecond, 4, true},
-		{time.Hour, 0, 1, true},
-		{time.Hour, time.Minute, 2, false},
-	} {
-		now, cpu = now.Add(step.d), cpu+step.cpu
-		if u.note(now, cpu, step.processors); u.high != step.want {
-			t.Errorf("%v within %v on %d processors: %v", step.cpu, step.d, step.processors, u.high)
+// A reactor lingers where something comes meanwhile, and where nothing does it only tries at times.
+func TestSpin(t *testing.T) {
+	var s spin
+	tries := func(n int, came bool) (tried int) {
+		for range n {
+			if s.worth() {
+				tried++
+				s.note(came)
+			}
 		}
-		soon := useEvery
-		if u.high {
-			soon = highFor
-		}
-		if u.much(now.Add(soon-1)) != step.want || u.at != now {
-			t.Error("it was looked at again too soon")
-		}
+		return tried
 	}
-	u.cpu = -time.Hour // nothing but the process's own clock makes up for that
-	if now = now.Add(useEvery); !u.much(now) || u.cpu <= 0 {
-		t.Errorf("the process's clock is not looked at: %v", u.cpu)
+	if n := tries(10*maxSpin, false); n != 10 {
+		t.Errorf("tried %d times of %d where nothing comes", n, 10*maxSpin)
 	}
-	u.cpu = time.Hour
-	if u.much(now.Add(useEvery)); u.cpu != time.Hour {
-		t.Error("it was looked at again too soon where much was in use")
+	if n := tries(10*maxSpin, true); n < 9*maxSpin {
+		t.Errorf("tried %d times of %d where something comes", n, 10*maxSpin)
 	}
-	if now = now.Add(highFor); u.much(now) || u.cpu == time.Hour {
-		t.Errorf("the process's clock is not looked at any more: %v", u.cpu)
+	if n := tries(10*maxSpin, false); n > maxSpin+10 {
+		t.Errorf("went on %d times of %d where nothing comes any more", n, 10*maxSpin)
 	}
 }
