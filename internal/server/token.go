@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -42,6 +43,9 @@ func parseToken(text []byte) ([]wire.Position, error) {
 		return nil, fmt.Errorf("%w: it is too long", errToken)
 	}
 	b, err := base64.RawURLEncoding.Strict().AppendDecode(nil, text)
+	if i := bytes.IndexAny(text, "\r\n"); i >= 0 { // which the decoder passes over
+		err = base64.CorruptInputError(i)
+	}
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", errToken, err)

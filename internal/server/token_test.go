@@ -37,6 +37,8 @@ func TestTokensThatAreNone(t *testing.T) {
 		{"", "too short"},
 		{"x", "illegal base64"},
 		{good + "=", "illegal base64"},
+		{good + "\n", "illegal base64"},
+		{good[:8] + "\r" + good[8:], "illegal base64 data at input byte 8"},
 		{good[:len(good)-4], "cut off"},
 		{good + "AAAA", "cut off, or of more than one"},
 		{strings.Replace(good, "A", "/", 1), "illegal base64"},
