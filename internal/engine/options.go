@@ -99,9 +99,9 @@ func pebbleOptions(o Options, fs vfs.FS) *pebble.Options {
 		// Apply waits by its own rule (admit.go), which can be interrupted, long before Pebble would stop writers.
 		MemTableStopWritesThreshold: 1000,
 		L0StopWritesThreshold:       1000,
-		// Each compaction of level 0 rewrites all that the first level below has of the same keys. A lookup passes by a
-		// filter for each flush that waits, which costs little; so eight wait (Pebble counts each twice), or as many as have
-		// 128 tables.
+		// Each compaction of level 0 rewrites all that the first level below has of the same keys. A lookup of a key
+		// that is not in memory opens an iterator for each flush that waits and asks its filter, so not more than eight wait
+		// (Pebble counts each twice), or as many as have 128 tables.
 		L0CompactionThreshold:     2 * 8,
 		L0CompactionFileThreshold: 128,
 		// One level for up to so many bytes is written less often than two.
