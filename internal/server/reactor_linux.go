@@ -31,6 +31,7 @@ type reactor struct {
 	epoll int
 	wake  int // an eventfd: there is something else to look at than sockets
 	done  chan struct{}
+	dozes bool // it has a processor of the Go scheduler's to itself, and keeps it while it waits
 
 	mu struct {
 		sync.Mutex
@@ -73,11 +74,18 @@ const (
 	slowest   = time.Millisecond
 	// lingerFor is about what a wake-up of a thread costs.
 	lingerFor = 5 * time.Microsecond
+	// dozeFor is how many milliseconds a reactor dozes at most before it sleeps: so long that it seldom happens while clients have
+	// anything to say.
+	dozeFor   = 10
 	spreadFor = 100 * time.Millisecond
 )
 
 func (r *reactor) run() {
 	defer close(r.done)
+	// A goroutine that runs on another thread now and then is, for the kernel, one thread that falls asleep and another one that wakes up, on
+	// whichever processor that ran last.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	for r.wait() {
 		// Replication comes first: who reads here behind a reply of the primary finds what it has written.
 		for _, w := range r.links {
@@ -105,6 +113,9 @@ func (r *reactor) wait() bool {
 		}
 		if n == 0 && r.spin.worth() {
 			n = r.linger()
+		}
+		if n == 0 && r.dozes {
+			n = netpoll.Doze(r.epoll, r.events, dozeFor)
 		}
 		if n == 0 {
 			n = r.poll(r.patience())
