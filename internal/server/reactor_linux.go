@@ -31,7 +31,7 @@ type reactor struct {
 	epoll int
 	wake  int // an eventfd: there is something else to look at than sockets
 	done  chan struct{}
-	dozes bool // it has a processor of the Go scheduler's to itself, and keeps it while it waits
+	dozes bool // there are other processors than the one that it keeps meanwhile
 
 	mu struct {
 		sync.Mutex
@@ -53,6 +53,7 @@ type reactor struct {
 	took     time.Duration // what the commands of a connection took of late, on average, until they were planned or answered
 	spread   time.Time     // until then every connection gets a goroutine
 	spin     spin
+	woke     bool // it has yielded to others since it waited last
 }
 
 // seat is the place of a connection in a reactor, a client's or another one. Its number tells the events of the connections that had it before.
@@ -108,20 +109,20 @@ func (r *reactor) wait() bool {
 	if n == 0 && len(r.ready) == 0 {
 		// What the last round has woken runs before this goroutine sleeps. Nobody is yielded to for nothing: that wakes a thread.
 		if netpoll.Woken() {
-			runtime.Gosched()
+			r.yield()
 			n = r.poll(0)
 		}
 		if n == 0 && r.spin.worth() {
 			n = r.linger()
 		}
-		if n == 0 && r.dozes {
+		if n == 0 && r.dozes && !r.woke {
 			n = netpoll.Doze(r.epoll, r.events, dozeFor)
 		}
 		if n == 0 {
 			n = r.poll(r.patience())
 		}
 	}
-	r.now = time.Now()
+	r.now, r.woke = time.Now(), false
 	r.lookForIdle()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -165,6 +166,12 @@ func (r *reactor) noteLocked(c *conn, events uint32) {
 		default:
 		}
 	}
+}
+
+// yield lets others run. They may have more to do than that, so the reactor does not keep its processor when it waits next.
+func (r *reactor) yield() {
+	r.woke = true
+	runtime.Gosched()
 }
 
 func (r *reactor) poll(timeout int) int {
@@ -318,7 +325,7 @@ func (r *reactor) answer(c *conn) bool {
 		// has the writes as soon as their clients know of them.
 		r.executed = true
 		if netpoll.Woken() {
-			runtime.Gosched()
+			r.yield()
 		}
 	}
 	c.executed()

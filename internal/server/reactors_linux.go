@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,7 +67,7 @@ func (rs *reactors) next() (*reactor, error) {
 		return nil, net.ErrClosed
 	}
 	// The other half of the cores is for feeders, appliers and what goes on in the background.
-	for len(m.list) < max(plainProcessors()/2, 1) {
+	for len(m.list) == 0 || len(m.list) < runtime.GOMAXPROCS(0)/2 {
 		r, err := newReactor(rs)
 		if err != nil {
 			rs.log.Warn("connections get a goroutine each", "error", err)
@@ -114,9 +115,6 @@ func (rs *reactors) close() {
 		unix.Close(r.epoll)
 		unix.Close(r.wake)
 		r.mu.Unlock()
-		if r.dozes {
-			addProcessors(-1)
-		}
 	}
 }
 
@@ -133,7 +131,7 @@ func newReactor(rs *reactors) (*reactor, error) {
 		unix.Close(r.epoll)
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
-	r.dozes = addProcessors(1)
+	r.dozes = runtime.GOMAXPROCS(0) > 1
 	// The reactor's goroutine owns the epoll, and each connection that has sent something until it is answered or has a
 	// goroutine of its own. It ends with close, behind the last connection; close waits for it.
 	go r.run()
