@@ -19,9 +19,14 @@ type network struct {
 	seed  uint64
 	hosts int
 
+	// instants comes behind every other lock: pipes take it.
+	instants struct {
+		sync.Mutex
+		last time.Time // the latest that was given away
+	}
+
 	mu sync.Mutex
-	// What follows needs mu.
-	last      time.Time // the latest instant that was given away
+	// What follows needs mu, behind which pipes' locks come.
 	routes    map[[2]int]*route
 	listeners map[string]*listener
 	conns     []*conn // dialling ends
@@ -40,16 +45,17 @@ func newNetwork(seed uint64, hosts int) *network {
 
 // instant is t, or a little later if something else happens then.
 func (n *network) instant(t time.Time) time.Time {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	i := &n.instants
+	i.Lock()
+	defer i.Unlock()
 	t = t.Truncate(time.Microsecond).Add(137 * time.Nanosecond)
 	if now := time.Now(); !t.After(now) {
 		t = now.Add(time.Nanosecond)
 	}
-	if !t.After(n.last) && n.last.Sub(t) < time.Microsecond {
-		t = n.last.Add(time.Nanosecond)
+	if !t.After(i.last) && i.last.Sub(t) < time.Microsecond {
+		t = i.last.Add(time.Nanosecond)
 	}
-	n.last = t
+	i.last = t
 	return t
 }
 
