@@ -36,6 +36,9 @@ type Options struct {
 	// Memory is what the node may use for caches and buffers, in bytes, beside the backlogs: five eighths of it for
 	// memtables, an eighth for Pebble's blocks, and a quarter for groups, connections and the garbage collector. Default 512 MiB.
 	Memory int64
+	// BackgroundCPU is how many processors flushes and compactions take together, such as 0.5 or 2. They take more only while
+	// somebody waits for them: a full sync, a stop, or writes that would have to wait. Default: half of the processors.
+	BackgroundCPU float64
 	// BacklogMemory, BacklogKeep and BacklogDisk bound each shard's backlog, in bytes. Defaults 16 MiB, 128 MiB, 2 GiB.
 	BacklogMemory, BacklogKeep, BacklogDisk int64
 	// ReconnectWindow is how long a replica that went away keeps its slot. Default 60 s.
@@ -63,7 +66,7 @@ func Open(o Options) (*Node, error) {
 	n, err := node.Open(node.Options{
 		Role: store.Primary, Dir: o.Dir, Shards: o.Shards, ReplicationListen: o.ReplicationListen, ReplicationPortBase: o.ReplicationPortBase,
 		Announce: o.Announce, AnnounceHost: o.AnnounceHost, AnnouncePortBase: o.AnnouncePortBase, Cluster: o.Cluster, Fsync: o.Fsync,
-		Memory: o.Memory, BacklogMemory: o.BacklogMemory, BacklogKeep: o.BacklogKeep, BacklogDisk: o.BacklogDisk,
+		Memory: o.Memory, BackgroundCPU: o.BackgroundCPU, BacklogMemory: o.BacklogMemory, BacklogKeep: o.BacklogKeep, BacklogDisk: o.BacklogDisk,
 		StateMachine: o.StateMachine, Format: o.Format, FS: o.FS, Logger: o.Logger, Follow: o.Follow,
 		Serve: Serve(ServerOptions{ReconnectWindow: o.ReconnectWindow, MaxReplicas: o.MaxReplicas, Authenticate: o.Authenticate}),
 	})

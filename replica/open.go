@@ -45,6 +45,9 @@ type Options struct {
 	// it for memtables and Pebble's blocks. While a data set with another shard count is being fetched, both have theirs.
 	// Default 512 MiB.
 	Memory int64
+	// BackgroundCPU is how many processors flushes and compactions take together, such as 0.5 or 2. They take more only while
+	// somebody waits for them: a full sync, a stop, or writes that would have to wait. Default: half of the processors.
+	BackgroundCPU float64
 	// BacklogMemory, BacklogKeep and BacklogDisk bound each shard's log, in bytes. Defaults 16 MiB, 128 MiB, 2 GiB.
 	BacklogMemory, BacklogKeep, BacklogDisk int64
 	// InboxBytes bounds the frames of each shard that wait to be applied. Default 32 MiB.
@@ -90,7 +93,7 @@ func Open(o Options) (*Node, error) {
 	no := node.Options{
 		Role: nodestore.Replica, Primary: o.Primary, Dir: o.Dir, ReplicaID: o.ReplicaID, Announce: o.Announce, Cluster: o.Cluster,
 		ReplicationListen: o.ReplicationListen, ReplicationPortBase: o.ReplicationPortBase, AnnounceHost: o.AnnounceHost, AnnouncePortBase: o.AnnouncePortBase,
-		User: o.User, Password: o.Password, Fsync: o.Fsync, Memory: o.Memory,
+		User: o.User, Password: o.Password, Fsync: o.Fsync, Memory: o.Memory, BackgroundCPU: o.BackgroundCPU,
 		BacklogMemory: o.BacklogMemory, BacklogKeep: o.BacklogKeep, BacklogDisk: o.BacklogDisk, RefuseStale: o.RefuseStale, DropPrevious: o.DropPrevious,
 		StateMachine: o.StateMachine, Format: o.Format, Dial: o.Dial, FS: o.FS, Logger: o.Logger, Serve: o.Serve,
 		Follow: Follow(FollowerOptions{

@@ -33,7 +33,7 @@ type source struct {
 func newSource(t testing.TB) *source {
 	s := &source{fakePrimary: newFakePrimary(t), t: t, dir: t.TempDir()}
 	s.chunk = 64 << 10
-	engines := store.NewEngines(vfs.Default, 16<<20, 1, engine.Tuning{}, nil)
+	engines := store.NewEngines(vfs.Default, 16<<20, 1, 0, engine.Tuning{}, nil)
 	var err error
 	s.shard, err = shard.Open(shard.Options{Dir: filepath.Join(s.dir, "shard"), Writable: true, Open: engines.Open, BootID: "boot"})
 	if err != nil {

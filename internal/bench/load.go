@@ -110,19 +110,25 @@ func (p *pair) cpu() ([]time.Duration, error) {
 // a short load of ours tells first how many will last about as long. It returns when it began.
 func (o *Options) redisBenchmark(ctx context.Context, c loadgen.Config, l *loaded) (began time.Time, err error) {
 	pilot := c
-	pilot.Duration = min(c.Duration, 500*time.Millisecond)
+	pilot.Duration, pilot.Requests = 500*time.Millisecond, 0
+	if c.Duration > 0 {
+		pilot.Duration = min(c.Duration, pilot.Duration)
+	}
 	r, err := loadgen.Run(ctx, pilot)
 	if err != nil {
 		return began, err
 	}
-	n := int64(float64(r.Requests) / r.Elapsed.Seconds() * c.Duration.Seconds())
-	n = max(n, int64(c.Conns*c.Pipeline))
+	rate := float64(r.Requests) / r.Elapsed.Seconds()
+	n := c.Requests
+	if n == 0 {
+		n = max(int64(rate*c.Duration.Seconds()), int64(c.Conns*c.Pipeline))
+	}
 	test := "set"
 	if c.Gets == 100 {
 		test = "get"
 	}
 	_, port, _ := strings.Cut(c.Addr, ":")
-	ctx, cancel := context.WithTimeout(ctx, 20*c.Duration+time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(20*float64(n)/rate*float64(time.Second))+time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, genRedis, "-h", host, "-p", port, "-t", test, "-r", strconv.FormatUint(c.Keys, 10), "-d", strconv.Itoa(c.Value),
 		"-c", strconv.Itoa(c.Conns), "-P", strconv.Itoa(c.Pipeline), "-n", strconv.FormatInt(n, 10), "--csv")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 )
 
 // growth is S13, of ours alone: what an operation costs as the data set, the shards or the replicas become more.
@@ -18,7 +19,7 @@ func growth() scenario {
 			}
 			var cost []float64
 			for _, keys := range t.Grow {
-				l, err := t.grown(ctx, fmt.Sprintf("%s keys", number(float64(keys))), keys, 0, 1)
+				l, err := t.grown(ctx, fmt.Sprintf("%s keys", number(float64(keys))), keys, 0, 1, int64(slices.Max(t.Grow)))
 				if err != nil {
 					return err
 				}
@@ -28,13 +29,13 @@ func growth() scenario {
 				t.record("S13", larger, "×", cost[n-1]/cost[0])
 			}
 			for _, shards := range t.GrowShards {
-				if _, err := t.grown(ctx, fmt.Sprintf("%d shards", shards), t.Keys, shards, 1); err != nil {
+				if _, err := t.grown(ctx, fmt.Sprintf("%d shards", shards), t.Keys, shards, 1, 0); err != nil {
 					return err
 				}
 			}
 			cost = nil
 			for _, n := range t.GrowCopies {
-				l, err := t.grown(ctx, fmt.Sprintf("%d replicas", n), t.Keys, 0, n)
+				l, err := t.grown(ctx, fmt.Sprintf("%d replicas", n), t.Keys, 0, n, 0)
 				if err != nil {
 					return err
 				}
@@ -49,8 +50,10 @@ func growth() scenario {
 	}
 }
 
-// grown measures SETs of 64 bytes at the longest pipeline on one size of everything.
-func (t *turn) grown(ctx context.Context, name string, keys uint64, shards, replicas int) (l *loaded, err error) {
+// grown measures SETs of 64 bytes at the longest pipeline on one size of everything, so many requests or, if that is 0, as long as
+// loads last. Data sets of different sizes are written to as often as the largest one has keys: a short load would measure
+// what happens to be due behind the fill, a flush and the compaction of it all, or nothing of that.
+func (t *turn) grown(ctx context.Context, name string, keys uint64, shards, replicas int, requests int64) (l *loaded, err error) {
 	one := *t
 	one.dir = filepath.Join(t.dir, name)
 	if err := mkdir(one.dir); err != nil {
@@ -63,6 +66,9 @@ func (t *turn) grown(ctx context.Context, name string, keys uint64, shards, repl
 		}
 		c := t.config(p)
 		c.Keys, c.Value, c.Pipeline = keys, value, t.Pipelines[0]
+		if requests > 0 {
+			c.Requests, c.Duration = requests, 0
+		}
 		if l, err = t.load(ctx, p, c); err != nil {
 			return err
 		}

@@ -14,6 +14,9 @@ const (
 	stopMemTables = 5
 	// stopTables is how many tables may lie in level 0, before compactions, until Apply waits.
 	stopTables = 256
+	// From here on background work keeps to no budget.
+	urgentMemTables = 4
+	urgentTables    = stopTables / 4 * 3
 )
 
 // backpressure decides when Apply must wait for flushes and compactions. Pebble could do the latter itself, but the owner
@@ -21,9 +24,15 @@ const (
 // wait for the manifest's lock, hence for the disk.
 type backpressure struct {
 	tables atomic.Int64 // in level 0; kept by events
+	held   atomic.Int64 // bytes of memtables, when somebody last looked
 
 	mu      sync.Mutex
 	numbers map[uint64]struct{} // of those tables
+}
+
+// urgent reports whether Apply is close to having to wait.
+func (b *backpressure) urgent(memtable int64) bool {
+	return b.held.Load() >= urgentMemTables*memtable || b.tables.Load() >= urgentTables
 }
 
 // change takes tables out of the count and adds others. Events come late: what was taken out before is passed over.

@@ -30,7 +30,7 @@ func filled(t testing.TB, n int, o Options) (*rig, [][]byte) {
 func BenchmarkGet(b *testing.B) {
 	for _, n := range []int{1000, 200_000} {
 		b.Run(fmt.Sprint("keys=", n), func(b *testing.B) {
-			shared := NewShared(256<<20, 1)
+			shared := NewShared(256<<20, 1, 0)
 			defer shared.Close()
 			r, keys := filled(b, n, Options{Shared: shared})
 			r.must(r.e.Flush())
@@ -70,7 +70,7 @@ func BenchmarkGetOverlay(b *testing.B) {
 func BenchmarkSet(b *testing.B) {
 	for _, group := range []int{1, 16, 256, 4096} {
 		b.Run(fmt.Sprint("group=", group), func(b *testing.B) {
-			shared := NewShared(256<<20, 1)
+			shared := NewShared(256<<20, 1, 0)
 			defer shared.Close()
 			r, keys := filled(b, 200_000, Options{Shared: shared})
 			tx := r.e.Tx()
@@ -110,7 +110,7 @@ func BenchmarkTxSet(b *testing.B) {
 func BenchmarkApply(b *testing.B) {
 	for _, size := range []int{64, 1024} {
 		b.Run(fmt.Sprint("value=", size), func(b *testing.B) {
-			shared := NewShared(256<<20, 1)
+			shared := NewShared(256<<20, 1, 0)
 			defer shared.Close()
 			r, keys := filled(b, 100_000, Options{Shared: shared})
 			value := make([]byte, size)
@@ -138,7 +138,7 @@ func BenchmarkApply(b *testing.B) {
 
 // BenchmarkFlush hands a memtable of 400,000 keys, written in no order, to Pebble.
 func BenchmarkFlush(b *testing.B) {
-	shared := NewShared(512<<20, 1)
+	shared := NewShared(512<<20, 1, 0)
 	defer shared.Close()
 	const n = 400_000
 	r, keys := filled(b, n, Options{Shared: shared})
@@ -172,11 +172,11 @@ func BenchmarkSortRefs(b *testing.B) {
 		key = AppendDataKey(key[:0], fmt.Appendf(nil, "key:%012d", i))
 		m.put(hashKey(key), key, value, false)
 	}
-	live := m.live()
+	live := m.live(nil)
 	refs := make([]uint32, n)
 	for b.Loop() {
 		copy(refs, live)
-		sortRefs(m, refs)
+		sortRefs(m, refs, nil)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/key")
 }

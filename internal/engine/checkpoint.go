@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/understudy-kv/understudy/internal/polite"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -30,9 +31,11 @@ func (e *Engine) CheckpointSummed(dir string) (pos wire.Position, known []wire.F
 	if err := e.Err(); err != nil {
 		return pos, nil, err // a damaged store is not handed on
 	}
-	e.flusher.hurry.Add(1)
+	release := e.Hurry()
+	e.flusher.briefly.Add(1)
 	err = e.flush()
-	e.flusher.hurry.Add(-1)
+	e.flusher.briefly.Add(-1)
+	release()
 	if err != nil {
 		return pos, nil, err
 	}
@@ -71,7 +74,7 @@ func (e *Engine) dropLogs(dir string) error {
 
 // inspect opens a checkpoint for reading and returns its position. It leaves no file behind.
 func (e *Engine) inspect(dir string) (wire.Position, error) {
-	p := pebbleOptions(e.o, e.o.FS)
+	p := pebbleOptions(e.o, e.o.FS, polite.Worker{})
 	p.ReadOnly, p.ErrorIfNotExists = true, true
 	h := newHealth(dir, e.o, newGate(e.o.FS, dir, nil))
 	h.onError = func(err error) { e.health.fail(errors.Unwrap(err)) } // its files are the engine's own

@@ -14,7 +14,7 @@ import (
 // in another directory, as another engine on the same caches. Pitfalls 15 and 40.
 func TestCheckpointWhileWriting(t *testing.T) {
 	fs := vfs.NewMem()
-	shared := NewShared(16<<20, 4)
+	shared := NewShared(16<<20, 4, 0)
 	defer shared.Close()
 	o := Options{FS: fs, Shared: shared, Tuning: Tuning{Logged: 1 << 30}, MemTableSize: 256 << 10}
 	r := &rig{t: t, now: 1000}
@@ -126,7 +126,7 @@ func TestCheckpointOfACheckpoint(t *testing.T) {
 // Two engines on one cache do not see each other's blocks, and a file cache smaller than the number of tables only
 // makes things slower.
 func TestSharedCaches(t *testing.T) {
-	shared := NewShared(1, 2)
+	shared := NewShared(1, 2, 0)
 	defer shared.Close()
 	if size, _ := shared.Memory(); size < 8*minMemTable || shared.MemTableSize() != minMemTable {
 		t.Fatalf("caches of %d bytes, memtables of %d", size, shared.MemTableSize())
@@ -166,11 +166,20 @@ func TestSharedSizes(t *testing.T) {
 		memory   int64
 		shards   int
 		memtable int
-	}{{256 << 20, 2, 16 << 20}, {64 << 30, 1, 128 << 20}, {256 << 20, 256, 1 << 20}} {
-		s := NewShared(c.memory, c.shards)
+	}{{256 << 20, 2, 15 << 20}, {64 << 20, 2, 3 << 20}, {32 << 20, 1, 3 << 20}, {64 << 30, 1, 128 << 20}, {256 << 20, 256, 1 << 20}} {
+		s := NewShared(c.memory, c.shards, 0)
 		size, _ := s.Memory()
 		if s.MemTableSize() != c.memtable || int64(2*c.shards*c.memtable) > size {
 			t.Errorf("%d bytes for %d shards: memtables of %d, cache %d", c.memory, c.shards, s.MemTableSize(), size)
+		}
+		s.Close()
+	}
+	// What all of them may hold, blocks included, leaves the garbage collector room, and 16 MiB to the rest of a process.
+	for memory := int64(32 << 20); memory < 16<<30; memory += memory / 3 {
+		s := NewShared(memory, 2, 0)
+		held := 2*stopMemTables*int64(s.MemTableSize()) + s.cache.MaxSize()
+		if limit := (memory - min(memory/4, 16<<20)) / 4 * 3; held > limit+memory/1000 {
+			t.Errorf("of %d bytes %d are held, more than %d", memory, held, limit)
 		}
 		s.Close()
 	}

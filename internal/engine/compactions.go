@@ -135,5 +135,8 @@ func (c *compactions) MeasureCPU(pebble.CompactionGoroutineKind) {}
 func (c *compactions) CumulativeStats(pebble.CompactionGrantHandleStats) {}
 
 // Started tells the engine that its owner has started and that compactions may run, which wait since Open. They also run
-// once something was flushed, or Apply has waited. Calls after the first do nothing.
-func (e *Engine) Started() { e.compactions.start() }
+// once something was flushed, or Apply has waited. From now on background work keeps to its budget. Calls after the first do nothing.
+func (e *Engine) Started() {
+	e.started.Store(true)
+	e.compactions.start()
+}

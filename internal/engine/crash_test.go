@@ -55,7 +55,7 @@ func (g *cloneGuard) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vf
 // 100 % of the unsynced data. Each opens at some position, with exactly the data of that position; not before what
 // Durable had said, and never ahead of the log (invariants 1 and 2; pitfall 9).
 func TestCrash(t *testing.T) {
-	shared := NewShared(16<<20, 2)
+	shared := NewShared(16<<20, 2, 0)
 	defer shared.Close()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

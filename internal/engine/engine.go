@@ -36,7 +36,9 @@ type Engine struct {
 	flusher  flusher
 
 	pressure backpressure
-	indexLow int64 // no index entry in the engine has a lower deadline; the owner's, not persistent
+	hurries  atomic.Int32 // calls that wait for background work
+	started  atomic.Bool  // the owner has started
+	indexLow int64        // no index entry in the engine has a lower deadline; the owner's, not persistent
 
 	at struct { // the visible position
 		sync.Mutex
@@ -70,7 +72,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	dir = o.FS.PathDir(o.FS.PathJoin(dir, "x")) // as Pebble will spell it in the names of its files
 	e := &Engine{dir: dir}
 	if o.Shared == nil {
-		e.own = NewShared(8<<20, 1)
+		e.own = NewShared(8<<20, 1, 0)
 		o.Shared = e.own
 		o.EnsureDefaults()
 	}
@@ -81,7 +83,7 @@ func Open(dir string, o Options) (*Engine, error) {
 	e.gate.quiet.tables = e.pressure.tables.Load
 	e.use.idle = sync.NewCond(&e.use)
 	e.use.views = map[*View]struct{}{}
-	p := pebbleOptions(o, e.gate)
+	p := pebbleOptions(o, e.gate, e.worker())
 	p.Logger = e.health
 	e.compactions = newCompactions()
 	p.Experimental.CompactionScheduler = e.compactions

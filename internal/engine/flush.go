@@ -39,7 +39,8 @@ type flusher struct {
 	bytes atomic.Int64  // of tables that were written
 	next  int           // number of the next staged table
 	again bool          // the last flush failed
-	hurry atomic.Int32  // calls that wait for a flush and for nothing else: it writes no more than it must
+
+	briefly atomic.Int32 // calls that wait for a flush and for nothing else: it writes no more than it must
 }
 
 // poke has the flusher look again.
@@ -75,6 +76,10 @@ func (e *Engine) flushLoop() {
 // flushFrozen hands these memtables, which are all that are frozen now, to Pebble and takes them out of the layers.
 func (e *Engine) flushFrozen(fs []frozen) error {
 	began := time.Now()
+	worker := e.worker()
+	for _, f := range fs {
+		f.arrange(&worker)
+	}
 	if err := e.o.BeforeFlush(); err != nil {
 		return err
 	}
@@ -105,7 +110,9 @@ func (e *Engine) flushFrozen(fs []frozen) error {
 	e.durable.stale.Store(true)
 	e.write.Lock()
 	l := e.layers.Load()
-	e.layers.Store(newLayers(l.active, l.frozen[:len(l.frozen)-len(fs)]))
+	l = newLayers(l.active, l.frozen[:len(l.frozen)-len(fs)])
+	e.layers.Store(l)
+	e.pressure.held.Store(l.bytes())
 	e.write.Unlock()
 	e.flusher.count.Add(1)
 	e.health.flushed(nil)
@@ -128,7 +135,7 @@ func (e *Engine) writesWhole(fs []frozen) bool {
 	for _, f := range fs {
 		size += f.bytes + f.left
 	}
-	if 2*size < e.o.WholeFlush || e.flusher.hurry.Load() > 0 {
+	if 2*size < e.o.WholeFlush || e.flusher.briefly.Load() > 0 {
 		return false
 	}
 	var held int64

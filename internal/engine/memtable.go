@@ -5,8 +5,11 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/understudy-kv/understudy/internal/polite"
 )
 
 // memtable holds the newest of what was applied: each operation copied once, into chunks, and a hash index over the keys.
@@ -59,8 +62,9 @@ type memtable struct {
 
 	data, expiry ordered
 
-	order  sync.Once
-	newest []uint32 // see newestData
+	order    sync.Once
+	newest   []uint32 // see newestData
+	arranged bool     // the flusher's
 }
 
 // span is the range [from, to) of engine keys.
@@ -202,24 +206,37 @@ func (m *memtable) track() {
 		return
 	}
 	m.tracked, m.reuse = true, reuse{}
-	m.data.refs = m.live()
+	m.data.refs = m.live(nil)
 }
 
 // live is the newest record of each data key, in no order.
-func (m *memtable) live() []uint32 {
+func (m *memtable) live(w *polite.Worker) []uint32 {
 	refs := make([]uint32, 0, m.keys)
-	for _, s := range *m.index.Load() {
-		if s != 0 {
-			refs = append(refs, uint32(s))
+	for part := range slices.Chunk(*m.index.Load(), 4*keysAPart) {
+		for _, s := range part {
+			if s != 0 {
+				refs = append(refs, uint32(s))
+			}
 		}
+		w.Yield()
 	}
 	return refs
 }
 
 // newestData is one run of the newest record of each data key. The memtable is frozen. It is made once, for whoever asks.
 func (m *memtable) newestData() []uint32 {
-	m.order.Do(func() { m.newest = sortRefs(m, m.live()) })
+	m.order.Do(func() { m.newest = sortRefs(m, m.live(nil), nil) })
 	return m.newest
+}
+
+// arrange is newestData for a worker. Whoever asks meanwhile makes it, too, rather than wait for somebody who yields.
+func (m *memtable) arrange(w *polite.Worker) {
+	if m.arranged {
+		return
+	}
+	newest := sortRefs(m, m.live(w), w)
+	m.order.Do(func() { m.newest = newest })
+	m.arranged = true
 }
 
 // grow doubles the index. Readers that have the old one see what there was.

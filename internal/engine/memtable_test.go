@@ -164,7 +164,7 @@ func TestMemtableReaders(t *testing.T) {
 // TestLayers is TestTwin with a flusher that is held up, so that memtables pile up and every read goes through several of them,
 // over what Pebble has; delete-ranges begin in the middle of batches, and views outlive flushes.
 func TestLayers(t *testing.T) {
-	shared := NewShared(8<<20, 1)
+	shared := NewShared(8<<20, 1, 0)
 	defer shared.Close()
 	keys := []string{"", "a", "b", "{a}x", "{a}y", "k1", "k2", "k3", "k4"}
 	most := 0
@@ -319,7 +319,7 @@ func TestSortRefs(t *testing.T) {
 				r.Shuffle(len(refs), func(i, j int) { refs[i], refs[j] = refs[j], refs[i] })
 				want := slices.Clone(refs)
 				slices.SortFunc(want, m.compareRefs)
-				if got := sortRefs(m, refs); len(got) != n || !slices.Equal(got, want) {
+				if got := sortRefs(m, refs, nil); len(got) != n || !slices.Equal(got, want) {
 					t.Errorf("%d keys %s in space %d are not in order", n, name, space)
 				}
 			}

@@ -9,6 +9,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/understudy-kv/understudy/internal/polite"
 )
 
 // layoutVersion is the version of the key and record layout in doc.go.
@@ -86,8 +88,8 @@ func (o Options) Validate() error {
 	return errors.Join(errs...)
 }
 
-// pebbleOptions are the options every engine opens Pebble with, a checkpoint's reader included.
-func pebbleOptions(o Options, fs vfs.FS) *pebble.Options {
+// pebbleOptions are the options every engine opens Pebble with, a checkpoint's reader included. Who writes tables begins as the worker.
+func pebbleOptions(o Options, fs vfs.FS, worker polite.Worker) *pebble.Options {
 	p := &pebble.Options{
 		FS:                 fs,
 		Cache:              o.Shared.cache,
@@ -121,7 +123,7 @@ func pebbleOptions(o Options, fs vfs.FS) *pebble.Options {
 		l := &p.Levels[i]
 		l.BlockSize = 8 << 10
 		l.IndexBlockSize = 256 << 10
-		l.FilterPolicy = politeFilter{bloom.FilterPolicy(10)}
+		l.FilterPolicy = politeFilter{bloom.FilterPolicy(10), worker}
 		l.FilterType = pebble.TableFilter
 		l.Compression = func() *sstable.CompressionProfile { return sstable.FastestCompression }
 	}

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"slices"
 	"sync"
+
+	"github.com/understudy-kv/understudy/internal/polite"
 )
 
 // ordered is one space of a memtable, data or expiry: the refs of its records as they were put, and sorted runs of them.
@@ -28,7 +30,7 @@ func (o *ordered) sorted(m *memtable, refs []uint32) [][]uint32 {
 	if o.done >= len(refs) {
 		return o.runs
 	}
-	run := sortRefs(m, slices.Clone(refs[o.done:]))
+	run := sortRefs(m, slices.Clone(refs[o.done:]), nil)
 	runs := slices.Clone(o.runs)
 	for n := len(runs); n > 0 && len(runs[n-1]) <= 2*len(run); n-- {
 		run = mergeRefs(m, runs[n-1], run)
@@ -66,7 +68,7 @@ type place struct {
 }
 
 // ascend sorts refs by their numbers, digit by digit.
-func ascend(refs []uint32) {
+func ascend(refs []uint32, w *polite.Worker) {
 	const bits = 12
 	if slices.IsSorted(refs) {
 		return
@@ -88,15 +90,19 @@ func ascend(refs []uint32) {
 			next[d]++
 		}
 		from, to = to, from
+		w.Yield()
 	}
 	copy(refs, from)
 }
+
+// keysAPart is how many keys are sorted between two looks at the clock.
+const keysAPart = 1024
 
 // hashDigit is how many of the first bits of a hash are counted out.
 const hashDigit = 11
 
 // scatter puts places into the order of so many bits of their heads from bit shift on. Those that are equal stay as they are.
-func scatter(from, to []place, shift, bits int) {
+func scatter(from, to []place, shift, bits int, w *polite.Worker) {
 	next := make([]uint32, 1<<bits+1)
 	mask := uint64(1)<<bits - 1
 	for i := range from {
@@ -105,17 +111,21 @@ func scatter(from, to []place, shift, bits int) {
 	for i := 1; i < len(next); i++ {
 		next[i] += next[i-1]
 	}
-	for _, p := range from {
-		d := p.head >> shift & mask
-		to[next[d]] = p
-		next[d]++
+	for part := range slices.Chunk(from, keysAPart) {
+		for _, p := range part {
+			d := p.head >> shift & mask
+			to[next[d]] = p
+			next[d]++
+		}
+		w.Yield()
 	}
 }
 
 // sortRefs sorts refs of one space in place and returns them. Data keys are first counted out by their slots and the beginnings
 // of their hashes: that leaves very short runs. Their keys are looked at in the order in which they lie in memory.
-func sortRefs(m *memtable, refs []uint32) []uint32 {
-	ascend(refs)
+// The worker, if there is one, yields between.
+func sortRefs(m *memtable, refs []uint32, w *polite.Worker) []uint32 {
+	ascend(refs, w)
 	byHead := func(a, b place) int {
 		if c := cmp.Compare(a.head, b.head); c != 0 {
 			return c
@@ -125,18 +135,24 @@ func sortRefs(m *memtable, refs []uint32) []uint32 {
 	places := make([]place, len(refs))
 	for i, r := range refs {
 		places[i] = place{binary.BigEndian.Uint64(m.key(r)[1:]), r}
+		if i%keysAPart == 0 {
+			w.Yield()
+		}
 	}
 	if len(refs) < Slots/8 || m.key(refs[0])[0] != prefixData {
 		slices.SortFunc(places, byHead)
 	} else {
 		other := make([]place, len(places))
-		scatter(places, other, 48-hashDigit, hashDigit)
-		scatter(other, places, 48, 16)
+		scatter(places, other, 48-hashDigit, hashDigit, w)
+		scatter(other, places, 48, 16, w)
 		begins := func(i int) uint64 { return places[i].head >> (48 - hashDigit) }
 		for first, i := 0, 1; i <= len(places); i++ {
 			if i == len(places) || begins(i) != begins(first) {
 				slices.SortFunc(places[first:i], byHead)
 				first = i
+			}
+			if i%keysAPart == 0 {
+				w.Yield()
 			}
 		}
 	}

@@ -1,18 +1,39 @@
 package engine
 
 import (
+	"sync"
+
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/understudy-kv/understudy/internal/polite"
 )
 
+// urgent reports whether somebody waits for background work, or soon would: then it takes the processors that it needs.
+func (e *Engine) urgent() bool {
+	return e.hurries.Load() > 0 || !e.started.Load() || e.pressure.urgent(int64(e.o.MemTableSize))
+}
+
+// Hurry has flushes and compactions take what they need of the processors until release is called: somebody waits for them.
+func (e *Engine) Hurry() (release func()) {
+	e.hurries.Add(1)
+	return sync.OnceFunc(func() { e.hurries.Add(-1) })
+}
+
+// worker is the state of a goroutine of the engine's that works in the background.
+func (e *Engine) worker() polite.Worker {
+	return polite.Worker{Budget: e.o.Shared.budget, Urgent: e.urgent}
+}
+
 // politeFilter is a filter policy whose writers let clients have the processor now and then. Who builds a table, a flush or a
 // compaction, tells the filter of every key: it is the one call of ours in Pebble's loops.
-type politeFilter struct{ pebble.FilterPolicy }
+type politeFilter struct {
+	pebble.FilterPolicy
+	worker polite.Worker // what each writer begins as
+}
 
 // NewWriter implements pebble.FilterPolicy.
 func (p politeFilter) NewWriter(t pebble.FilterType) pebble.FilterWriter {
-	return &politeWriter{FilterWriter: p.FilterPolicy.NewWriter(t)}
+	return &politeWriter{FilterWriter: p.FilterPolicy.NewWriter(t), worker: p.worker}
 }
 
 // keysATurn is after how many keys the clock is looked at.

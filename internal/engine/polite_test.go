@@ -3,10 +3,13 @@ package engine
 import (
 	"bytes"
 	"fmt"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/understudy-kv/understudy/internal/polite"
 )
@@ -14,14 +17,15 @@ import (
 // TestPoliteFilter: the filters are what they were, and whoever builds one yields between its keys.
 func TestPoliteFilter(t *testing.T) {
 	base := bloom.FilterPolicy(10)
-	p := politeFilter{base}
+	turns := 0
+	p := politeFilter{base, polite.Worker{Budget: polite.NewBudget(1), Urgent: func() bool { turns++; return true }}}
 	if p.Name() != base.Name() {
 		t.Fatalf("the name is %s, files say %s", p.Name(), base.Name())
 	}
 	want := base.NewWriter(pebble.TableFilter)
 	got := p.NewWriter(pebble.TableFilter).(*politeWriter)
 	for i := range 10 * keysATurn {
-		if yielded := got.worker != (polite.Worker{}); yielded != (i >= keysATurn) {
+		if yielded := turns > 0; yielded != (i >= keysATurn) {
 			t.Fatalf("behind %d keys: yielded %v", i, yielded)
 		}
 		key := fmt.Append(nil, "key", i)
@@ -31,9 +35,54 @@ func TestPoliteFilter(t *testing.T) {
 	if a, b := want.Finish(nil), got.Finish(nil); !bytes.Equal(a, b) {
 		t.Error("the filter differs")
 	}
-	for _, l := range pebbleOptions(Options{Shared: &Shared{}}, nil).Levels {
-		if _, polite := l.FilterPolicy.(politeFilter); !polite {
-			t.Errorf("a level's filter is a %T", l.FilterPolicy)
+	budget := polite.NewBudget(1)
+	for _, l := range pebbleOptions(Options{Shared: &Shared{}}, nil, polite.Worker{Budget: budget}).Levels {
+		if f, polite := l.FilterPolicy.(politeFilter); !polite || f.worker.Budget != budget {
+			t.Errorf("a level's filter is %#v", l.FilterPolicy)
 		}
 	}
+}
+
+// TestUrgent: background work keeps to its budget from when the owner has started, unless somebody waits for it, or writers soon will.
+func TestUrgent(t *testing.T) {
+	hold := make(chan struct{})
+	r := newRig(t, vfs.NewMem(), Options{MemTableSize: 1 << 20, Tuning: Tuning{Logged: 1 << 30}, BeforeFlush: func() error { <-hold; return nil }})
+	flush := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(flush)
+	check := func(want bool, when string) {
+		t.Helper()
+		if w := r.e.worker(); w.Budget == nil || w.Urgent() != want {
+			t.Errorf("%s: urgent is %v", when, !want)
+		}
+	}
+	check(true, "before the owner has started")
+	r.e.Started()
+	check(false, "at rest")
+	release, other := r.e.Hurry(), r.e.Hurry()
+	check(true, "while somebody waits")
+	release()
+	release()
+	check(true, "while another one waits")
+	other()
+	check(false, "when nobody does any more")
+
+	r.e.pressure.tables.Add(urgentTables)
+	check(true, "with many tables in level 0")
+	r.e.pressure.tables.Add(-urgentTables)
+
+	// Nothing is flushed meanwhile, so the memtables fill up.
+	for i := 0; !r.e.worker().Urgent(); i++ {
+		if i == 470 {
+			t.Fatal("not urgent with full memtables")
+		}
+		r.begin()
+		r.set(fmt.Sprint("key", i), strings.Repeat("v", 10_000))
+		r.commit()
+	}
+	if held := r.e.layers.Load().bytes(); held < urgentMemTables<<20 {
+		t.Errorf("urgent with %d bytes of memtables", held)
+	}
+	flush()
+	r.must(r.e.Flush())
+	check(false, "when everything is flushed")
 }

@@ -204,7 +204,7 @@ func (w *twin) check(t *rapid.T, r *rig) {
 // TestTwin runs random mutations, groups, rollbacks, lost groups, the clock and reopening against the twin.
 // Pitfalls 22 (a mutation that half failed is not kept) and 24 (expired keys are not shown).
 func TestTwin(t *testing.T) {
-	shared := NewShared(8<<20, 1)
+	shared := NewShared(8<<20, 1, 0)
 	defer shared.Close()
 	keys := []string{"", "a", "b", "{a}x", "{a}y", "k1", "k2", "k3", "k4", "longer key \x00\xff"}
 	rapid.Check(t, func(t *rapid.T) {

@@ -143,7 +143,7 @@ func (n *Node) openDir() error {
 		n.opts.Format = engine.Format
 		n.keyspace = keyspace.New(keyspace.Options{Logger: o.Logger.Named("keyspace")})
 		n.data.newEngines = func(shards int) *store.Engines {
-			return store.NewEngines(o.FS, o.Memory, shards, o.Tuning, o.Logger.Named("engine"))
+			return store.NewEngines(o.FS, o.Memory, shards, o.BackgroundCPU, o.Tuning, o.Logger.Named("engine"))
 		}
 		machines = n.data.factory
 	}

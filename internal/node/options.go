@@ -24,6 +24,9 @@ const (
 	DefaultReplicationListen = "127.0.0.1"
 )
 
+// MinBackgroundCPU is the least that flushes and compactions must be given, in processors.
+const MinBackgroundCPU = 0.01
+
 // Options configure a node. Dir is required, Primary for a new directory's replica; everything else has a default. The
 // fields that primary.Options and replica.Options have, too, are described there.
 type Options struct {
@@ -48,6 +51,7 @@ type Options struct {
 	ReplicaID        wire.ID
 	Fsync            string
 	Memory           int64
+	BackgroundCPU    float64 // processors that flushes and compactions take while nobody waits for them; 0 is half of them
 	// BacklogMemory, BacklogKeep and BacklogDisk bound each shard's backlog, in bytes.
 	BacklogMemory, BacklogKeep, BacklogDisk int64
 	RefuseStale, DropPrevious               bool
@@ -123,6 +127,9 @@ func (o *Options) Validate() error {
 	}
 	if o.Memory < 0 {
 		fault("a memory of %d bytes is less than none", o.Memory)
+	}
+	if !(o.BackgroundCPU == 0 || o.BackgroundCPU >= MinBackgroundCPU) {
+		fault("%g processors for background work: give at least %g, or 0 for half of what there are", o.BackgroundCPU, MinBackgroundCPU)
 	}
 	if o.Role == store.Replica || o.Primary != "" {
 		if _, _, err := SplitAddress(o.Primary); err != nil {

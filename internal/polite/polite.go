@@ -4,6 +4,7 @@ package polite
 
 import (
 	"runtime"
+	"sync/atomic"
 	"time"
 )
 
@@ -11,16 +12,54 @@ import (
 // go on beside many that wait for something every few microseconds.
 const turn = time.Millisecond
 
-// Worker is the state of such a goroutine, which alone uses it. The zero value is ready.
-type Worker struct{ began time.Time }
+// Budget is what the workers that share it take of the processors together. It gives them turns, each of which begins a turn's
+// length over the number of processors behind the last one: with one processor they work one at a time, and with half of one
+// nobody works every other millisecond. A worker that is stuck in its turn keeps nobody from theirs.
+type Budget struct {
+	began time.Time
+	apart time.Duration
+	next  atomic.Int64 // when the next turn may begin, in nanoseconds behind began
+}
 
-// Yield lets others run, if the last time was a while ago. It reports whether it did. Call it between two pieces of work that
-// take some ten microseconds: it looks at the clock.
+// NewBudget makes a budget of so many processors, which must be more than none.
+func NewBudget(processors float64) *Budget {
+	return &Budget{began: time.Now(), apart: time.Duration(float64(turn) / processors)}
+}
+
+// take takes a turn and returns how long it is until then.
+func (b *Budget) take() time.Duration {
+	now := int64(time.Since(b.began))
+	for {
+		next := b.next.Load()
+		begin := max(now, next)
+		if b.next.CompareAndSwap(next, begin+int64(b.apart)) {
+			return time.Duration(begin - now)
+		}
+	}
+}
+
+// Worker is the state of such a goroutine, which alone uses it. The zero value is ready: it shares no budget.
+type Worker struct {
+	Budget *Budget
+	Urgent func() bool // while it is true the budget does not count; nil is never
+	began  time.Time
+}
+
+// Yield lets others run, if the last time was a while ago, and waits for the next turn. It reports whether it did. Call it between
+// two pieces of work that take some ten microseconds: it looks at the clock. A nil worker never yields.
 func (w *Worker) Yield() bool {
-	if time.Since(w.began) < turn {
+	if w == nil || time.Since(w.began) < turn {
 		return false
 	}
-	runtime.Gosched()
+	wait := time.Duration(0)
+	if w.Budget != nil && (w.Urgent == nil || !w.Urgent()) {
+		wait = w.Budget.take()
+	}
+	if wait > 0 {
+		time.Sleep(wait)
+	} else {
+		runtime.Gosched()
+	}
 	w.began = time.Now()
 	return true
 }

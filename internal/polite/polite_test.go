@@ -1,6 +1,7 @@
 package polite
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,4 +26,83 @@ func TestYield(t *testing.T) {
 			}
 		}
 	})
+}
+
+// work has n workers share a budget for a second, each in pieces of a tenth of a turn, and returns what each has done.
+func work(n int, processors float64, urgent bool) []time.Duration {
+	budget := NewBudget(processors)
+	done := make([]time.Duration, n)
+	end := time.Now().Add(time.Second)
+	var all sync.WaitGroup
+	for i := range n {
+		// A worker, started here, ends with the second; work waits for all.
+		all.Go(func() {
+			w := Worker{Budget: budget, Urgent: func() bool { return urgent }}
+			for time.Now().Before(end) {
+				w.Yield()
+				time.Sleep(turn / 10)
+				done[i] += turn / 10
+			}
+		})
+	}
+	all.Wait()
+	return done
+}
+
+// However many share a budget, they do not take more than it together, and each of them goes on.
+func TestBudget(t *testing.T) {
+	for _, c := range []struct {
+		workers    int
+		processors float64
+		urgent     bool
+		want       float64 // processors, all together
+	}{
+		{1, 1, false, 1},
+		{1, 4, false, 1},
+		{1, 0.25, false, 0.25},
+		{2, 1, false, 1},
+		{3, 0.5, false, 0.5},
+		{4, 2, false, 2},
+		{3, 1.5, false, 1.5},
+		{4, 0.01, false, 0.01},
+		{4, 1, true, 4},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var sum time.Duration
+			done := work(c.workers, c.processors, c.urgent)
+			for i, d := range done {
+				if sum += d; c.processors >= 0.1 && d < time.Duration(c.want*float64(time.Second)/float64(c.workers)/2) {
+					t.Errorf("%+v: worker %d did %s", c, i, d)
+				}
+			}
+			if got := sum.Seconds(); got < 0.9*c.want || got > 1.1*c.want+0.01 {
+				t.Errorf("%+v: together they did %.3f s of work in a second: %v", c, got, done)
+			}
+		})
+	}
+}
+
+// A worker that does not come back from its turn costs the others nothing.
+func TestStuckWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budget := NewBudget(1)
+		stuck, w := Worker{Budget: budget}, Worker{Budget: budget}
+		stuck.Yield()
+		began := time.Now()
+		for range 100 {
+			w.Yield()
+			time.Sleep(turn)
+		}
+		if took := time.Since(began); took > 102*turn {
+			t.Errorf("100 turns took %s", took)
+		}
+	})
+}
+
+// Without a worker nobody yields.
+func TestNobodyYields(t *testing.T) {
+	var w *Worker
+	if w.Yield() {
+		t.Error("nobody has yielded")
+	}
 }

@@ -45,7 +45,7 @@ func startNode(no node.Options, o *NodeOptions, log hclog.Logger, quit func(stri
 	if err := probe(o.Listen); err != nil {
 		return nil, err
 	}
-	no.Dir, no.Cluster, no.Fsync, no.Memory = o.DataDir, o.ClusterName, o.Fsync, int64(o.Memory)
+	no.Dir, no.Cluster, no.Fsync, no.Memory, no.BackgroundCPU = o.DataDir, o.ClusterName, o.Fsync, int64(o.Memory), o.BackgroundCPU
 	no.ReplicationListen, no.ReplicationPortBase = o.replicationHost(), o.portBase()
 	no.AnnounceHost, no.AnnouncePortBase, no.Announce = o.AnnounceHost, o.AnnouncePortBase, o.announce()
 	// In the library's options 0 means the default; here it was asked for.

@@ -10,6 +10,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/understudy-kv/understudy/internal/node"
 	"github.com/understudy-kv/understudy/internal/shard"
 	"github.com/understudy-kv/understudy/internal/store"
 	"github.com/understudy-kv/understudy/internal/units"
@@ -34,6 +35,7 @@ type NodeOptions struct {
 	BacklogKeep         units.Bytes      `help:"Log that each shard keeps on disk whether or not a replica needs it." default:"128MiB"`
 	BacklogDisk         units.Bytes      `help:"Log that each shard keeps at most, for replicas that need it and for large values that are not flushed yet." default:"2GiB"`
 	Memory              units.Bytes      `help:"What the process may use for caches and buffers, beside the backlogs." default:"512MiB"`
+	BackgroundCPU       float64          `help:"Processors that flushes and compactions take together, such as 0.5 or 2, unless somebody waits for them; 0 means half of what there are." name:"background-cpu" default:"0" placeholder:"N"`
 	ClusterName         string           `help:"Name that a primary and its replicas must share." placeholder:"NAME"`
 	ReplicationListen   string           `help:"Address for replicas, without a port. Default: the host of --listen." placeholder:"HOST"`
 	ReplicationPortBase *int             `help:"Shard i listens for replicas on this port + i. Default: the port of --listen + 10000." placeholder:"PORT"`
@@ -175,6 +177,9 @@ func (o *NodeOptions) faults() (errs []error) {
 	}
 	if o.Memory < minMemory {
 		fault("--memory: %s; give at least %s", o.Memory, minMemory)
+	}
+	if !(o.BackgroundCPU == 0 || o.BackgroundCPU >= node.MinBackgroundCPU) {
+		fault("--background-cpu: %g; give at least %g, or 0 for half of the processors", o.BackgroundCPU, node.MinBackgroundCPU)
 	}
 	if _, _, err := net.SplitHostPort(o.ReplicationListen); err == nil {
 		fault("--replication-listen: %q has a port; give the port of shard 0 with --replication-port-base", o.ReplicationListen)

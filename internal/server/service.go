@@ -98,6 +98,7 @@ func (o *NodeOptions) params(log hclog.Logger) []Param {
 		fixed("data-dir", o.DataDir),
 		fixed("dir", o.DataDir),
 		fixed("memory", strconv.FormatInt(int64(o.Memory), 10)),
+		fixed("background-cpu", strconv.FormatFloat(o.BackgroundCPU, 'g', -1, 64)),
 		fixed("backlog-memory", strconv.FormatInt(int64(o.BacklogMemory), 10)),
 		fixed("cluster-name", o.ClusterName),
 		fixed("log-format", o.LogFormat),

@@ -11,7 +11,21 @@ import (
 // housekeepEvery is the period of the everysec policy and of trimming.
 const housekeepEvery = time.Second
 
-// housekeep syncs, flushes and trims in the background, so that the loop need not.
+// keepSynced syncs the log by the everysec policy. It waits for nothing else: a flush takes longer than that by far.
+func (s *Shard) keepSynced() {
+	ticker := time.NewTicker(housekeepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			s.syncByPolicy()
+		case <-s.quit:
+			return
+		}
+	}
+}
+
+// housekeep flushes and trims in the background, so that the loop need not.
 func (s *Shard) housekeep() {
 	ticker := time.NewTicker(housekeepEvery)
 	defer ticker.Stop()
@@ -21,7 +35,6 @@ func (s *Shard) housekeep() {
 		limit, patient := s.recoveryLimit(), true
 		select {
 		case <-ticker.C:
-			s.syncByPolicy()
 			next := s.Log().Next()
 			if next == before {
 				limit, patient = min(limit, s.recoveryLimitAtRest()), false
@@ -48,6 +61,7 @@ func (s *Shard) keepWithinCap(log *backlog.Log) {
 		poke(s.tidy)
 		return
 	}
+	defer s.hurry()()
 	waiting := make(chan struct{})
 	select {
 	case s.trim <- waiting:
@@ -58,6 +72,16 @@ func (s *Shard) keepWithinCap(log *backlog.Log) {
 	case <-waiting: // with or without an effect: a flush that fails must not stop the loop
 	case <-s.quit:
 	}
+}
+
+// hurry has the state machine's background work take all the processors that it wants until release is called.
+func (s *Shard) hurry() (release func()) {
+	if m := s.live.Load(); m != nil {
+		if h, ok := (*m).(Hurrier); ok {
+			return h.Hurry()
+		}
+	}
+	return func() {}
 }
 
 func (s *Shard) syncByPolicy() {

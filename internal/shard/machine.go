@@ -77,6 +77,13 @@ type Leaver interface {
 	LeftInLog() (live, overwritten int64)
 }
 
+// Hurrier is a StateMachine whose background work, such as what Flush waits for, leaves processors to others.
+type Hurrier interface {
+	StateMachine
+	// Hurry has it take what it wants of them until release is called, which may be done twice, and behind Close.
+	Hurry() (release func())
+}
+
 // Env is what a state machine is given when it is opened.
 type Env struct {
 	Shard int

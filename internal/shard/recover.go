@@ -66,9 +66,10 @@ func Open(o Options) (*Shard, error) {
 	// The loop takes the turn for whatever callers do not execute themselves (turn.go). It is ended by quit, once its queues
 	// are empty; Close waits for it.
 	s.done.Go(s.loop)
-	// The housekeeper syncs the log once a second, trims it and has the state machine flushed. It is ended by quit; Close
-	// waits for it.
+	// The housekeeper trims the log and has the state machine flushed. It is ended by quit; Close waits for it.
 	s.done.Go(s.housekeep)
+	// The syncer syncs the log once a second. It is ended by quit; Close waits for it.
+	s.done.Go(s.keepSynced)
 	return s, nil
 }
 

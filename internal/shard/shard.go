@@ -355,7 +355,9 @@ func (s *Shard) Close() error {
 		err = s.Log().Sync()
 	}
 	if err == nil {
+		release := s.hurry()
 		err = s.machine.Flush()
+		release()
 	}
 	if err == nil {
 		err = s.updateManifest(func(m *manifest) { m.Clean = true })

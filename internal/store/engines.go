@@ -22,13 +22,13 @@ type Engines struct {
 	log    hclog.Logger
 }
 
-// NewEngines makes the caches for a number of shards out of memory bytes. A nil fs is the machine's; the zero tuning is the
-// programs'.
-func NewEngines(fs vfs.FS, memory int64, shards int, tuning engine.Tuning, log hclog.Logger) *Engines {
+// NewEngines makes the caches for a number of shards out of memory bytes, and background processors for their flushes and
+// compactions ([engine.NewShared]). A nil fs is the machine's; the zero tuning is the programs'.
+func NewEngines(fs vfs.FS, memory int64, shards int, background float64, tuning engine.Tuning, log hclog.Logger) *Engines {
 	if log == nil {
 		log = hclog.NewNullLogger()
 	}
-	return &Engines{fs: fs, shared: engine.NewShared(memory, shards), tuning: tuning, log: log}
+	return &Engines{fs: fs, shared: engine.NewShared(memory, shards, background), tuning: tuning, log: log}
 }
 
 // Open is a shard.Factory. A fault that the engine retries by itself, such as a full disk, does not stop the shard: it

@@ -344,7 +344,7 @@ func TestHandoverIsKept(t *testing.T) {
 func TestNewDirectoryOutlivesThePower(t *testing.T) {
 	fs := vfs.NewCrashableMem()
 	o := store.Options{Dir: "/var/lib/node", Shards: 2, Role: store.Primary, Shard: shard.Options{FS: fs, BootID: "boot-1", Fsync: shard.FsyncAlways}}
-	engines := store.NewEngines(fs, 1, 2, engine.Tuning{}, nil)
+	engines := store.NewEngines(fs, 1, 2, 0, engine.Tuning{}, nil)
 	defer engines.Close()
 	o.Shard.Open = engines.Open
 	s := open(t, o)
@@ -352,7 +352,7 @@ func TestNewDirectoryOutlivesThePower(t *testing.T) {
 	left := fs.CrashClone(vfs.CrashCloneCfg{})
 	closeStore(t, s)
 
-	engines = store.NewEngines(left, 1, 2, engine.Tuning{}, nil)
+	engines = store.NewEngines(left, 1, 2, 0, engine.Tuning{}, nil)
 	defer engines.Close()
 	o.Shard.FS, o.Shard.BootID, o.Shard.Open = left, "boot-2", engines.Open
 	s = open(t, o)

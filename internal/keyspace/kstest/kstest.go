@@ -18,7 +18,7 @@ func Shards(t testing.TB, n int, fs vfs.FS, change func(*shard.Options)) []*shar
 	if fs == nil {
 		fs = vfs.NewMem()
 	}
-	shared := engine.NewShared(32<<20, n)
+	shared := engine.NewShared(32<<20, n, 0)
 	t.Cleanup(shared.Close)
 	shards := make([]*shard.Shard, n)
 	for i := range shards {
