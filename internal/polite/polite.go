@@ -12,21 +12,25 @@ import (
 // go on beside many that wait for something every few microseconds.
 const turn = time.Millisecond
 
-// Budget is what the workers that share it take of the processors together. It gives them turns, each of which begins a turn's
-// length over the number of processors behind the last one: with one processor they work one at a time, and with half of one
-// nobody works every other millisecond. A worker that is stuck in its turn keeps nobody from theirs.
+// grant is how long a worker goes on, yielding, before it asks its budget again: to sleep costs a wake-up, and some of the runtime's
+// threads look for work in vain each time.
+const grant = 4 * turn
+
+// Budget is what the workers that share it take of the processors together. It grants them four milliseconds at a time, each of which begins
+// that length over the number of processors behind the last one: with one processor they work one at a time, and with half of
+// one nobody works half of the time. A worker that is stuck keeps nobody from working.
 type Budget struct {
 	began time.Time
 	apart time.Duration
-	next  atomic.Int64 // when the next turn may begin, in nanoseconds behind began
+	next  atomic.Int64 // when the next grant may begin, in nanoseconds behind began
 }
 
 // NewBudget makes a budget of so many processors, which must be more than none.
 func NewBudget(processors float64) *Budget {
-	return &Budget{began: time.Now(), apart: time.Duration(float64(turn) / processors)}
+	return &Budget{began: time.Now(), apart: time.Duration(float64(grant) / processors)}
 }
 
-// take takes a turn and returns how long it is until then.
+// take takes a grant and returns how long it is until it begins.
 func (b *Budget) take() time.Duration {
 	now := int64(time.Since(b.began))
 	for {
@@ -43,17 +47,19 @@ type Worker struct {
 	Budget *Budget
 	Urgent func() bool // while it is true the budget does not count; nil is never
 	began  time.Time
+	until  time.Time // the end of what the budget granted
 }
 
-// Yield lets others run, if the last time was a while ago, and waits for the next turn. It reports whether it did. Call it between
-// two pieces of work that take some ten microseconds: it looks at the clock. A nil worker never yields.
+// Yield lets others run, if the last time was a while ago, and waits for what its budget grants. It reports whether it did. Call it
+// between two pieces of work that take some ten microseconds: it looks at the clock. A nil worker never yields.
 func (w *Worker) Yield() bool {
 	if w == nil || time.Since(w.began) < turn {
 		return false
 	}
 	wait := time.Duration(0)
-	if w.Budget != nil && (w.Urgent == nil || !w.Urgent()) {
+	if now := time.Now(); w.Budget != nil && !now.Before(w.until) && (w.Urgent == nil || !w.Urgent()) {
 		wait = w.Budget.take()
+		w.until = now.Add(wait + grant)
 	}
 	if wait > 0 {
 		time.Sleep(wait)
