@@ -14,9 +14,8 @@ const (
 	stopMemTables = 5
 	// stopTables is how many tables may lie in level 0, before compactions, until Apply waits.
 	stopTables = 256
-	// From here on background work keeps to no budget.
-	urgentMemTables = 4
-	urgentTables    = stopTables / 4 * 3
+	// urgentTables is from how many on background work keeps to no budget.
+	urgentTables = stopTables / 4 * 3
 )
 
 // backpressure decides when Apply must wait for flushes and compactions. Pebble could do the latter itself, but the owner
@@ -24,16 +23,26 @@ const (
 // wait for the manifest's lock, hence for the disk.
 type backpressure struct {
 	tables atomic.Int64 // in level 0; kept by events
-	held   atomic.Int64 // bytes of memtables, when somebody last looked
+	behind atomic.Bool  // what the layers said of it when they changed last
 
 	mu      sync.Mutex
 	numbers map[uint64]struct{} // of those tables
 }
 
-// urgent reports whether Apply is close to having to wait.
-func (b *backpressure) urgent(memtable int64) bool {
-	return b.held.Load() >= urgentMemTables*memtable || b.tables.Load() >= urgentTables
+// urgent reports whether Apply will soon have to wait if all goes on like this.
+func (b *backpressure) urgent() bool { return b.behind.Load() || b.tables.Load() >= urgentTables }
+
+// behind reports whether the flusher falls behind: while it writes what is frozen, a third as much has been applied.
+func (l *layers) behind() bool {
+	var frozen int64
+	for _, f := range l.frozen {
+		frozen += f.taken()
+	}
+	return len(l.frozen) > 0 && 3*l.active.taken() >= frozen
 }
+
+// taken is how many bytes it has taken in, values in the log included, but for those whose place was used again.
+func (m *memtable) taken() int64 { return m.bytes + m.left + m.over }
 
 // change takes tables out of the count and adds others. Events come late: what was taken out before is passed over.
 func (b *backpressure) change(out, in []pebble.TableInfo) {

@@ -50,7 +50,7 @@ func (e *Engine) ApplyLogged(b wire.Batch, log io.ReaderAt, addr int64) error {
 	if e.layers.Load().active.bytes >= int64(rotateMemTables*e.o.MemTableSize) {
 		e.rotateLocked(nil, b.At)
 	}
-	e.pressure.held.Store(e.layers.Load().bytes())
+	e.pressure.behind.Store(e.layers.Load().behind())
 	return nil
 }
 

@@ -112,7 +112,7 @@ func (e *Engine) flushFrozen(fs []frozen) error {
 	l := e.layers.Load()
 	l = newLayers(l.active, l.frozen[:len(l.frozen)-len(fs)])
 	e.layers.Store(l)
-	e.pressure.held.Store(l.bytes())
+	e.pressure.behind.Store(l.behind())
 	e.write.Unlock()
 	e.flusher.count.Add(1)
 	e.health.flushed(nil)

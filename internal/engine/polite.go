@@ -10,7 +10,7 @@ import (
 
 // urgent reports whether somebody waits for background work, or soon would: then it takes the processors that it needs.
 func (e *Engine) urgent() bool {
-	return e.hurries.Load() > 0 || !e.started.Load() || e.pressure.urgent(int64(e.o.MemTableSize))
+	return e.hurries.Load() > 0 || e.closing.Load() || !e.started.Load() || e.pressure.urgent()
 }
 
 // Hurry has flushes and compactions take what they need of the processors until release is called: somebody waits for them.

@@ -79,10 +79,34 @@ func TestUrgent(t *testing.T) {
 		r.set(fmt.Sprint("key", i), strings.Repeat("v", 10_000))
 		r.commit()
 	}
-	if held := r.e.layers.Load().bytes(); held < urgentMemTables<<20 {
-		t.Errorf("urgent with %d bytes of memtables", held)
+	if l := r.e.layers.Load(); len(l.frozen) != 1 || 3*l.active.bytes < l.frozen[0].bytes || l.active.bytes > l.frozen[0].bytes/2 {
+		t.Errorf("urgent with %d bytes behind %d memtables", l.active.bytes, len(l.frozen))
 	}
 	flush()
 	r.must(r.e.Flush())
 	check(false, "when everything is flushed")
+	r.must(r.e.Close())
+	check(true, "while it closes")
+}
+
+// TestBehind: the flusher falls behind when a third of what it writes has come meanwhile, wherever the values lie.
+func TestBehind(t *testing.T) {
+	for _, c := range []struct {
+		active, first, second *memtable
+		want                  bool
+	}{
+		{&memtable{bytes: 100}, &memtable{bytes: 303}, &memtable{}, false},
+		{&memtable{bytes: 100}, &memtable{bytes: 300}, &memtable{}, true},
+		{&memtable{bytes: 100}, &memtable{bytes: 200}, &memtable{bytes: 103}, false},
+		{&memtable{bytes: 10, left: 60, over: 30}, &memtable{bytes: 300}, &memtable{}, true},
+		{&memtable{bytes: 100}, &memtable{bytes: 100, left: 103}, &memtable{over: 100}, false},
+	} {
+		l := newLayers(c.active, []frozen{{memtable: c.first}, {memtable: c.second}})
+		if got := l.behind(); got != c.want {
+			t.Errorf("%d behind %d and %d: %v", c.active.taken(), c.first.taken(), c.second.taken(), got)
+		}
+	}
+	if newLayers(&memtable{bytes: 100}, nil).behind() {
+		t.Error("behind with nothing to flush")
+	}
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,7 +32,7 @@ type reactor struct {
 	epoll int
 	wake  int // an eventfd: there is something else to look at than sockets
 	done  chan struct{}
-	dozes bool // there are other processors than the one that it keeps meanwhile
+	dozes atomic.Bool // there are other processors than those that the reactors keep meanwhile
 
 	mu struct {
 		sync.Mutex
@@ -50,6 +51,7 @@ type reactor struct {
 	executed bool              // what was offered
 	now      time.Time
 	looked   time.Time     // when idle connections were looked for
+	counted  time.Time     // when the processors were
 	took     time.Duration // what the commands of a connection took of late, on average, until they were planned or answered
 	spread   time.Time     // until then every connection gets a goroutine
 	spin     spin
@@ -79,6 +81,8 @@ const (
 	// anything to say.
 	dozeFor   = 10
 	spreadFor = 100 * time.Millisecond
+	// countEvery is after how long the processors are counted again.
+	countEvery = time.Second
 )
 
 func (r *reactor) run() {
@@ -115,7 +119,7 @@ func (r *reactor) wait() bool {
 		if n == 0 && r.spin.worth() {
 			n = r.linger()
 		}
-		if n == 0 && r.dozes && !r.woke {
+		if n == 0 && !r.woke && r.dozes.Load() {
 			n = netpoll.Doze(r.epoll, r.events, dozeFor)
 		}
 		if n == 0 {
@@ -123,6 +127,7 @@ func (r *reactor) wait() bool {
 		}
 	}
 	r.now, r.woke = time.Now(), false
+	r.countProcessors()
 	r.lookForIdle()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -215,6 +220,15 @@ func (s *spin) note(came bool) {
 	} else {
 		s.score = max(s.score-1, 0)
 	}
+}
+
+// countProcessors looks now and then how many processors there are: the runtime follows the limit of a container.
+func (r *reactor) countProcessors() {
+	if r.now.Sub(r.counted) < countEvery {
+		return
+	}
+	r.counted = r.now
+	r.dozes.Store(runtime.GOMAXPROCS(0) > max(int(r.all.count.Load()), 1))
 }
 
 // patience is how long the reactor may sleep, in milliseconds.

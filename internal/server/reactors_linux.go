@@ -19,6 +19,7 @@ import (
 type reactors struct {
 	log    hclog.Logger
 	server atomic.Pointer[Server] // whose clients they serve, once there is one
+	count  atomic.Int32           // of them
 
 	mu struct {
 		sync.Mutex
@@ -77,6 +78,7 @@ func (rs *reactors) next() (*reactor, error) {
 			break
 		}
 		m.list = append(m.list, r)
+		rs.count.Store(int32(len(m.list)))
 	}
 	m.n++
 	return m.list[m.n%len(m.list)], nil
@@ -131,7 +133,6 @@ func newReactor(rs *reactors) (*reactor, error) {
 		unix.Close(r.epoll)
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
-	r.dozes = runtime.GOMAXPROCS(0) > 1
 	// The reactor's goroutine owns the epoll, and each connection that has sent something until it is answered or has a
 	// goroutine of its own. It ends with close, behind the last connection; close waits for it.
 	go r.run()

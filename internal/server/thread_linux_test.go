@@ -1,13 +1,16 @@
 package server
 
 import (
+	"fmt"
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
+	"github.com/understudy-kv/understudy/internal/eventually"
 	"github.com/understudy-kv/understudy/internal/netpoll"
 )
 
@@ -74,13 +77,21 @@ func TestReactorKeepsItsThread(t *testing.T) {
 	}
 }
 
-// TestReactorDozes: a reactor keeps its processor while it waits only where there is another one.
+// TestReactorDozes: a reactor keeps its processor while it waits only where there is another one, and sees when that changes.
 func TestReactorDozes(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	for n := 1; n <= 3; n++ {
 		runtime.GOMAXPROCS(n)
-		if rs, _, _ := watched(t); rs.mu.list[0].dozes != (n > 1) {
-			t.Errorf("%d processors, dozes: %v", n, !(n > 1))
+		rs, w, far := watched(t)
+		for _, now := range []int{n, 1, 2, 1} {
+			runtime.GOMAXPROCS(now)
+			eventually.True(t, 10*time.Second, fmt.Sprintf("with %d processors, %d at first, a reactor dozes: %v", now, n, now > 1), func() bool {
+				if _, err := unix.Write(far, []byte{1}); err != nil {
+					t.Fatal(err)
+				}
+				<-w.served
+				return rs.mu.list[0].dozes.Load() == (now > 1)
+			})
 		}
 	}
 }
