@@ -25,6 +25,9 @@ type Summer = shard.Summer
 // Quieter is a [StateMachine] that can put off work of its own.
 type Quieter = shard.Quieter
 
+// Hurrier is a [StateMachine] whose background work leaves processors to others while nobody waits for it.
+type Hurrier = shard.Hurrier
+
 // MachineEnv is what a state machine is given when it is opened.
 type MachineEnv = shard.Env
 

@@ -22,6 +22,13 @@ type Engines struct {
 	log    hclog.Logger
 }
 
+// A shard finds out while it runs what its state machine can do.
+var _ interface {
+	shard.Leaver
+	shard.Quieter
+	shard.Hurrier
+} = (*engine.Engine)(nil)
+
 // NewEngines makes the caches for a number of shards out of memory bytes, and background processors for their flushes and
 // compactions ([engine.NewShared]). A nil fs is the machine's; the zero tuning is the programs'.
 func NewEngines(fs vfs.FS, memory int64, shards int, background float64, tuning engine.Tuning, log hclog.Logger) *Engines {
