@@ -33,8 +33,9 @@ type Options struct {
 	Cluster string
 	// Fsync is "always", "everysec" (the default) or "no": when the log is synced.
 	Fsync string
-	// Memory is what the node may use for caches and buffers, in bytes, beside the backlogs: five eighths of it for
-	// memtables, an eighth for Pebble's blocks, and a quarter for groups, connections and the garbage collector. Default 512 MiB.
+	// Memory is what the node may use for caches and buffers, in bytes, beside the backlogs. Of all but 16 MiB, or a quarter if
+	// that is less, five eighths are for memtables, an eighth is for Pebble's blocks, and a quarter for groups, connections and the
+	// garbage collector. Default 512 MiB.
 	Memory int64
 	// BackgroundCPU is how many processors flushes and compactions take together, such as 0.5 or 2. They take more only while
 	// somebody waits for them: a full sync, a stop, or writes that would have to wait. Default: half of the processors.

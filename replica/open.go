@@ -41,8 +41,8 @@ type Options struct {
 	Password []byte
 	// Fsync is "always", "everysec" (the default) or "no": when the log is synced, and so when acks say durable.
 	Fsync string
-	// Memory is what the node may use for caches and buffers, in bytes, beside backlogs and inboxes: three quarters of
-	// it for memtables and Pebble's blocks. While a data set with another shard count is being fetched, both have theirs.
+	// Memory is what the node may use for caches and buffers, in bytes, beside backlogs and inboxes. Of all but
+	// 16 MiB, or a quarter if that is less, three quarters are for memtables and Pebble's blocks. While a data set with another shard count is being fetched, both have theirs.
 	// Default 512 MiB.
 	Memory int64
 	// BackgroundCPU is how many processors flushes and compactions take together, such as 0.5 or 2. They take more only while
