@@ -29,6 +29,7 @@ type progress struct {
 // fullSync ships the snapshot. It returns when the replica has everything and the stream can begin.
 func (c *session) fullSync() error {
 	defer quiet(c.port.Shard)()
+	defer polite.Hurry()()
 	snap, err := c.take()
 	if err != nil {
 		return err

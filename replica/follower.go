@@ -226,6 +226,13 @@ func (f *Follower) claimedShards(at wire.Position) uint32 {
 	return uint32(f.mu.shards)
 }
 
+// shards is how many shards the primary has, as far as is known.
+func (f *Follower) shards() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mu.shards
+}
+
 // layout makes room for a primary with n shards: a new data set beside the old one, which readers go on to see, and
 // links for its shards. It runs on the goroutine of link 0, r, before anything of its session was accepted. It reports
 // whether the new shard 0 has something of its own to go on with.

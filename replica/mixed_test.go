@@ -129,7 +129,7 @@ func TestMixed(t *testing.T) {
 		network.close(f)
 		expectMixed("the links have ended")
 		// A process that ends in the middle of a transfer leaves this.
-		if _, _, err := openStaging(store.fs, "shard-1", wire.Position{Generation: wire.Generation{1}, Offset: 4}, &wire.Manifest{Snapshot: wire.ID{1}}, nil); err != nil {
+		if _, _, err := openStaging(store.fs, "shard-1", wire.Position{Generation: wire.Generation{1}, Offset: 4}, &wire.Manifest{Snapshot: wire.ID{1}}, minBlock, nil); err != nil {
 			t.Fatal(err)
 		}
 		f = network.follow(store, nil)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/understudy-kv/understudy/internal/netpoll"
+	"github.com/understudy-kv/understudy/internal/polite"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -320,7 +321,8 @@ func (s *session) carryOut(a Action) (ev Event, err error) {
 		}
 	case ActionStage:
 		ev = Event{Kind: EventStaged}
-		s.staging, ev.Wants, ev.Err = openStaging(r.f.opts.FS, r.shard().Dir(), a.Welcome.Position, a.Manifest, s.stopped)
+		s.hurry(true)
+		s.staging, ev.Wants, ev.Err = openStaging(r.f.opts.FS, r.shard().Dir(), a.Welcome.Position, a.Manifest, blockFor(r.f.shards()), s.stopped)
 	case ActionVerify:
 		s.pacing = false
 		ev = Event{Kind: EventVerified}
@@ -333,6 +335,7 @@ func (s *session) carryOut(a Action) (ev Event, err error) {
 		}
 	case ActionInstall:
 		ev = Event{Kind: EventInstalled, Err: s.install(a)}
+		s.hurry(false)
 	case ActionList:
 		ev = Event{Kind: EventListed, Err: s.list(a.From)}
 	case ActionRewind:
@@ -354,6 +357,17 @@ func (s *session) install(a Action) error {
 		return err
 	}
 	return s.r.f.trySwitch()
+}
+
+// hurry has the process take all processors for a full sync, or no more: see [polite.Hurry].
+func (s *session) hurry(on bool) {
+	switch {
+	case on && s.calm == nil:
+		s.calm = polite.Hurry()
+	case !on && s.calm != nil:
+		s.calm()
+		s.calm = nil
+	}
 }
 
 func (s *session) stopped() error {

@@ -51,7 +51,8 @@ type session struct {
 	chunk   wire.Chunk
 	staging *staging
 	undoing *undoing
-	pacing  bool // full sync: reads are paced
+	calm    func() // ends the hurry of a full sync; nil without one
+	pacing  bool   // full sync: reads are paced
 	acts    []Action
 	applied []Action // of what the reader applies itself
 	ack     []byte
@@ -88,6 +89,7 @@ func (r *runner) run(ctx context.Context, conn net.Conn) error {
 	if s.staging != nil {
 		err = errors.Join(err, s.staging.close())
 	}
+	s.hurry(false)
 	if s.undoing != nil {
 		err = errors.Join(err, s.undoing.close())
 	}

@@ -13,15 +13,16 @@ import (
 // store writes a chunk at its place. The link has checked that it is the next one.
 func (s *staging) store(c wire.Chunk) error {
 	f := s.manifest.Files[c.File]
-	if s.file == nil || s.current != c.File {
-		if err := s.closeFile(); err != nil {
+	if s.current != int64(c.File) {
+		if err := s.finish(false); err != nil {
 			return err
 		}
 		file, err := s.fs.OpenReadWrite(s.path(f.Name), vfs.WriteCategoryUnspecified)
 		if err != nil {
 			return err
 		}
-		s.file, s.current = file, c.File
+		s.files().begin(file, s.path(f.Name), int64(c.From))
+		s.current = int64(c.File)
 	}
 	h := s.hashes[c.File]
 	if h == nil {
@@ -29,56 +30,55 @@ func (s *staging) store(c wire.Chunk) error {
 		s.hashes[c.File] = h
 	}
 	h.Write(c.Data)
-	if _, err := s.file.WriteAt(c.Data, int64(c.From)); err != nil {
-		return err
+	if !s.files().write(c.Data) {
+		return s.settle()
 	}
 	if c.From+uint64(len(c.Data)) < f.Size {
 		return nil
 	}
 	delete(s.hashes, c.File)
-	if h.Sum128().Bytes() != f.Sum {
+	whole := h.Sum128().Bytes() == f.Sum
+	if !whole {
 		s.bad = append(s.bad, c.File)
-		return s.closeFile()
 	}
-	file := s.file
-	s.file = nil
-	return s.sync(file, s.path(f.Name))
+	return s.finish(whole)
 }
 
-// sync has a whole file made durable and closed, in the background.
-func (s *staging) sync(file vfs.File, path string) error {
-	if s.syncer == nil {
-		s.syncer = newSyncer(s.fs)
+// noFile is the current file while there is none.
+const noFile = -1
+
+// files is the writer.
+func (s *staging) files() *fileWriter {
+	if s.writer == nil {
+		s.writer = newFileWriter(s.fs, s.block)
 	}
-	if s.syncer.add(file, path) {
+	return s.writer
+}
+
+// finish ends with the current file, if there is one, and has it made durable if it is whole, in the background.
+func (s *staging) finish(whole bool) error {
+	s.current = noFile
+	if s.writer == nil || s.writer.finish(whole) {
 		return nil
 	}
-	return errors.Join(s.settle(), file.Close())
+	return s.settle()
 }
 
-// settle waits until every whole file is durable.
+// settle waits until everything is written, and every whole file durable. The current file is closed.
 func (s *staging) settle() error {
-	if s.syncer == nil {
+	s.current = noFile
+	if s.writer == nil {
 		return nil
 	}
-	err := s.syncer.end()
-	s.syncer = nil
-	return err
-}
-
-func (s *staging) closeFile() error {
-	if s.file == nil {
-		return nil
-	}
-	err := s.file.Close()
-	s.file = nil
+	err := s.writer.end()
+	s.writer = nil
 	return err
 }
 
 // verify ends a round of fetching: damaged files are removed and wanted again; without any, everything in filesDir is as the
 // manifest says, and durable but for the directories.
 func (s *staging) verify() ([]wire.Want, error) {
-	if err := errors.Join(s.closeFile(), s.settle()); err != nil {
+	if err := s.settle(); err != nil {
 		return nil, err
 	}
 	var wants []wire.Want
@@ -108,4 +108,4 @@ func (s *staging) seal() error {
 }
 
 // close ends the use, so that a later session may go on. What was written of an unfinished file stays.
-func (s *staging) close() error { return errors.Join(s.closeFile(), s.settle()) }
+func (s *staging) close() error { return s.settle() }

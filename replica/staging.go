@@ -51,10 +51,10 @@ type staging struct {
 	manifest *wire.Manifest
 	hashes   map[uint32]*xxh3.Hasher // of files that are there in part
 	bad      []uint32                // arrived whole, with another checksum
-	file     vfs.File                // of the index current
-	current  uint32
-	dirs     map[string]struct{} // that hold files, to be synced
-	syncer   *syncer             // of files that are whole; nil without one
+	current  int64                   // index of the file that is being written, or noFile
+	dirs     map[string]struct{}     // that hold files, to be synced
+	writer   *fileWriter             // of the files; nil without one
+	block    int                     // what it writes at once, in bytes
 }
 
 // stagedSnapshot tells which snapshot a shard's staging directory has a part of, for HELLO. It is the zero ID if there
@@ -90,10 +90,10 @@ func readProgress(fs vfs.FS, dir string) (p progressFile, err error) {
 
 // openStaging compares what an earlier session left with the manifest, keeps what is of use, and returns what is wanted.
 // Files of another snapshot are of use too, if name, length and checksum agree: snapshots of one shard share most files.
-func openStaging(fs vfs.FS, shardDir string, at wire.Position, m *wire.Manifest, stopped func() error) (*staging, []wire.Want, error) {
+func openStaging(fs vfs.FS, shardDir string, at wire.Position, m *wire.Manifest, block int, stopped func() error) (*staging, []wire.Want, error) {
 	s := &staging{
-		fs: fs, dir: fs.PathJoin(shardDir, stagingDir), stopped: stopped, manifest: m,
-		hashes: map[uint32]*xxh3.Hasher{}, dirs: map[string]struct{}{},
+		fs: fs, dir: fs.PathJoin(shardDir, stagingDir), stopped: stopped, manifest: m, block: block,
+		hashes: map[uint32]*xxh3.Hasher{}, current: noFile, dirs: map[string]struct{}{},
 	}
 	before := map[string]progressItem{}
 	old, err := readProgress(fs, s.dir)
@@ -215,8 +215,8 @@ func (s *staging) compare() ([]wire.Want, error) {
 		case f.Size > 0:
 			// Who wrote it may have been killed before it was synced.
 			file, err := s.fs.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
-			if err == nil {
-				err = s.sync(file, path)
+			if err == nil && !s.files().sync(file, path) {
+				err = s.settle()
 			}
 			if err != nil {
 				return nil, err

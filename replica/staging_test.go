@@ -28,7 +28,7 @@ func TestStagingCrash(t *testing.T) {
 				if err := errors.Join(fs.MkdirAll("/shard", 0o755), safefile.SyncDir(fs, "/")); err != nil {
 					t.Fatal(err)
 				}
-				s, wants, err := openStaging(fs, "/shard", wire.Position{Generation: gen1, Offset: 5}, &manifest, goOn)
+				s, wants, err := openStaging(fs, "/shard", wire.Position{Generation: gen1, Offset: 5}, &manifest, minBlock, goOn)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -91,7 +91,7 @@ func (fs syncFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, o ...vfs.Op
 
 // stageAll stages what is wanted of a manifest whose files all have this content, and returns how many files were.
 func stageAll(fs vfs.FS, m *wire.Manifest, content []byte) (files int, err error) {
-	s, wants, err := openStaging(fs, "/shard", wire.Position{Generation: gen1, Offset: 5}, m, func() error { return nil })
+	s, wants, err := openStaging(fs, "/shard", wire.Position{Generation: gen1, Offset: 5}, m, minBlock, func() error { return nil })
 	if err != nil {
 		return 0, err
 	}
@@ -178,7 +178,7 @@ func TestStagingVerifyWaits(t *testing.T) {
 		}
 		synced := 0
 		slow := syncFS{fs, func() error { time.Sleep(time.Second); synced++; return nil }}
-		s, wants, err := openStaging(slow, "/shard", wire.Position{Generation: gen1, Offset: 5}, &manifest, func() error { return nil })
+		s, wants, err := openStaging(slow, "/shard", wire.Position{Generation: gen1, Offset: 5}, &manifest, minBlock, func() error { return nil })
 		if err != nil {
 			t.Fatal(err)
 		}

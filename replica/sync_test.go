@@ -2,6 +2,7 @@ package replica
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/understudy-kv/understudy/internal/polite"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -217,6 +219,40 @@ func TestEmptyPrimaryDoesNotWipe(t *testing.T) {
 				t.Fatalf("%d dials in a minute", n)
 			}
 			network.close(f)
+		})
+	}
+}
+
+// TestFullSyncHurries: while a full sync is fetched, the process has a processor more where a goroutine keeps one; not behind it, and not
+// behind one that was cut.
+func TestFullSyncHurries(t *testing.T) {
+	t.Setenv("GOMAXPROCS", "2")
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	defer polite.Keep()()
+	for _, cut := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newFakePrimary(t)
+			p.write("a")
+			p.chunk = 64 << 10
+			p.snap(1, file{"list", []byte("a\n")}, file{"big", make([]byte, 1<<20)})
+			network := &network{t: t, primaries: []*fakePrimary{p}}
+			f := network.follow(emptyStore(), func(o *FollowerOptions) { o.SyncRate = 128 << 10 })
+			time.Sleep(4 * time.Second)
+			synctest.Wait()
+			if n := runtime.GOMAXPROCS(0); n != 3 {
+				t.Errorf("%d processors during the sync, want 3", n)
+			}
+			if !cut {
+				caughtUp(t, f)
+				synctest.Wait()
+				if n := runtime.GOMAXPROCS(0); n != 2 {
+					t.Errorf("%d processors behind the sync, want 2", n)
+				}
+			}
+			network.close(f)
+			if n := runtime.GOMAXPROCS(0); n != 2 {
+				t.Errorf("%d processors behind the link, want 2", n)
+			}
 		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/understudy-kv/understudy/internal/netpoll"
+	"github.com/understudy-kv/understudy/internal/polite"
 	"github.com/understudy-kv/understudy/internal/resp"
 )
 
@@ -91,6 +92,7 @@ func (r *reactor) run() {
 	// whichever processor that ran last.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	defer polite.Keep()()
 	for r.wait() {
 		// Replication comes first: who reads here behind a reply of the primary finds what it has written.
 		for _, w := range r.links {
@@ -228,7 +230,7 @@ func (r *reactor) countProcessors() {
 		return
 	}
 	r.counted = r.now
-	r.dozes.Store(runtime.GOMAXPROCS(0) > max(int(r.all.count.Load()), 1))
+	r.dozes.Store(polite.Processors() > max(int(r.all.count.Load()), 1))
 }
 
 // patience is how long the reactor may sleep, in milliseconds.

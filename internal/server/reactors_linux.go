@@ -3,7 +3,6 @@ package server
 import (
 	"fmt"
 	"net"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/understudy-kv/understudy/internal/netpoll"
+	"github.com/understudy-kv/understudy/internal/polite"
 )
 
 // reactors are what a process's connections are waited for by: clients' and, as a [netpoll.Poller], those of replication.
@@ -68,7 +68,7 @@ func (rs *reactors) next() (*reactor, error) {
 		return nil, net.ErrClosed
 	}
 	// The other half of the cores is for feeders, appliers and what goes on in the background.
-	for len(m.list) == 0 || len(m.list) < runtime.GOMAXPROCS(0)/2 {
+	for len(m.list) == 0 || len(m.list) < polite.Processors()/2 {
 		r, err := newReactor(rs)
 		if err != nil {
 			rs.log.Warn("connections get a goroutine each", "error", err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/understudy-kv/understudy/internal/eventually"
 	"github.com/understudy-kv/understudy/internal/netpoll"
+	"github.com/understudy-kv/understudy/internal/polite"
 )
 
 // thread is a watcher that tells on which thread it is served.
@@ -75,6 +76,30 @@ func TestReactorKeepsItsThread(t *testing.T) {
 			t.Fatalf("served %d times by thread %d, and then by %d", i, first, tid)
 		}
 	}
+}
+
+// TestReactorLeavesProcessors: where a reactor keeps a processor there is one more while somebody hurries, and not behind the reactor's end;
+// nor does that one count where reactors are made.
+func TestReactorLeavesProcessors(t *testing.T) {
+	t.Setenv("GOMAXPROCS", "3")
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3))
+	rs, w, far := watched(t)
+	if _, err := unix.Write(far, []byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	<-w.served // it runs
+	calm := polite.Hurry()
+	if n := runtime.GOMAXPROCS(0); n != 4 {
+		t.Errorf("%d processors, want 4", n)
+	}
+	if _, err := rs.next(); err != nil || len(rs.mu.list) != 1 {
+		t.Errorf("%d reactors for 3 processors: %v", len(rs.mu.list), err)
+	}
+	rs.close()
+	if n := runtime.GOMAXPROCS(0); n != 3 {
+		t.Errorf("%d processors without a reactor, want 3", n)
+	}
+	calm()
 }
 
 // TestReactorDozes: a reactor keeps its processor while it waits only where there is another one, and sees when that changes.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/understudy-kv/understudy/backlog"
+	"github.com/understudy-kv/understudy/internal/pagecache"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -50,6 +51,8 @@ func (s *Shard) install(dir string, at wire.Position, l wire.Lineage) (err error
 		s.opts.Logger.Error("the previous data could not be kept", "shard", s.opts.Shard, "error", kept)
 	}
 	s.opts.Logger.Info("switched to the snapshot", "shard", s.opts.Shard, "position", at)
+	// Its files were written past the kernel's cache. Who warms them owns nothing, and ends with the files or with the shard; Close waits for it.
+	s.done.Go(func() { pagecache.Warm(s.opts.FS, s.path(n.engine), s.quit) })
 	return nil
 }
 

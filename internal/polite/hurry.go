@@ -1,0 +1,68 @@
+package polite
+
+import (
+	"os"
+	"runtime"
+	"sync"
+)
+
+// processors is what the process has changed of GOMAXPROCS.
+var processors struct {
+	sync.Mutex
+	keepers int // goroutines that keep their processor while they wait
+	hurries int
+	before  int // GOMAXPROCS without the additional ones; 0 if there are none
+}
+
+// Keep says that a goroutine keeps one of the runtime's processors while it waits, until release is called.
+func Keep() (release func()) { return count(&processors.keepers) }
+
+// Hurry has the runtime use one processor more for each goroutine that keeps one until release is called, which may be done again:
+// somebody waits for work that could use all of them. Without such a goroutine it does nothing.
+//
+// The kernel shares the machine's processors out then, and who has waited comes first; the runtime would have the goroutine wait
+// behind those that work.
+func Hurry() (release func()) { return count(&processors.hurries) }
+
+// Processors is how many the runtime uses, but for those that it has for a while.
+func Processors() int {
+	processors.Lock()
+	defer processors.Unlock()
+	return baseLocked()
+}
+
+func baseLocked() int {
+	if processors.before > 0 {
+		return processors.before
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
+func count(n *int) (release func()) {
+	add := func(d int) {
+		processors.Lock()
+		defer processors.Unlock()
+		*n += d
+		adjustLocked()
+	}
+	add(1)
+	return sync.OnceFunc(func() { add(-1) })
+}
+
+func adjustLocked() {
+	p := &processors
+	base := baseLocked()
+	switch want := base + p.keepers; {
+	case p.hurries > 0 && p.keepers > 0 && base > p.keepers: // with fewer, nobody keeps any
+		if p.before = base; runtime.GOMAXPROCS(0) != want {
+			runtime.GOMAXPROCS(want)
+		}
+	case p.before == 0:
+	case os.Getenv("GOMAXPROCS") != "":
+		p.before = 0
+		runtime.GOMAXPROCS(base)
+	default:
+		p.before = 0
+		runtime.SetDefaultGOMAXPROCS() // and follow the container's limit again
+	}
+}
