@@ -185,12 +185,19 @@ func (s *Session) Syncs() bool {
 	return false
 }
 
-// Settle has executed what Offer queued, and gives the replies to the sink. It neither waits nor has the sink send. It
+// Execute has executed what Offer queued, with what others have offered at the same shards, if nobody is at them. It does not wait.
+func (s *Session) Execute() {
+	if s.offered && len(s.round.ready) == 0 {
+		s.serve(false)
+	}
+}
+
+// Settle is Execute, and gives the replies to the sink. It neither waits nor has the sink send. It
 // returns true when nothing is left: then Finish is not called. Otherwise it may be called again, or Finish.
 func (s *Session) Settle(sink Sink) bool {
 	if len(s.plan) > 0 {
 		if s.offered {
-			s.serve(false)
+			s.Execute()
 			select {
 			case <-s.round.ready:
 				s.executed()

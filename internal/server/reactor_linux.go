@@ -44,19 +44,18 @@ type reactor struct {
 	}
 
 	// What follows belongs to the reactor's goroutine.
-	events   []unix.EpollEvent
-	links    []netpoll.Watcher // to be served
-	ready    []*conn           // owned, to be read from
-	next     []*conn           // the same, in the next round
-	offered  []*conn           // owned, their commands are at the shards
-	executed bool              // what was offered
-	now      time.Time
-	looked   time.Time     // when idle connections were looked for
-	counted  time.Time     // when the processors were
-	took     time.Duration // what the commands of a connection took of late, on average, until they were planned or answered
-	spread   time.Time     // until then every connection gets a goroutine
-	spin     spin
-	woke     bool // it has yielded to others since it waited last
+	events  []unix.EpollEvent
+	links   []netpoll.Watcher // to be served
+	ready   []*conn           // owned, to be read from
+	next    []*conn           // the same, in the next round
+	offered []*conn           // owned, their commands are at the shards
+	now     time.Time
+	looked  time.Time     // when idle connections were looked for
+	counted time.Time     // when the processors were
+	took    time.Duration // what the commands of a connection took of late, on average, until they were planned or answered
+	spread  time.Time     // until then every connection gets a goroutine
+	spin    spin
+	woke    bool // it has yielded to others since it waited last
 }
 
 // seat is the place of a connection in a reactor, a client's or another one. Its number tells the events of the connections that had it before.
@@ -312,7 +311,14 @@ func (q quiet) Send(b []byte) error {
 
 // settle answers what was offered.
 func (r *reactor) settle() {
-	r.executed = false
+	// All shards' groups come before the first reply: what they send to replicas leaves together, and a replica has the writes as soon as
+	// their clients know of them. So the feeders that were woken send first, too.
+	for _, c := range r.offered {
+		c.session.Execute()
+	}
+	if len(r.offered) > 0 && netpoll.Woken() {
+		r.yield()
+	}
 	late := r.offered[:0]
 	for _, c := range r.offered {
 		if !r.answer(c) {
@@ -335,14 +341,6 @@ func (r *reactor) settle() {
 func (r *reactor) answer(c *conn) bool {
 	if !c.session.Settle(quiet{c}) {
 		return false
-	}
-	if !r.executed {
-		// The first one's has executed them all. The feeders that it has woken send before the replies leave, so that a replica
-		// has the writes as soon as their clients know of them.
-		r.executed = true
-		if netpoll.Woken() {
-			r.yield()
-		}
 	}
 	c.executed()
 	k := c.socket
