@@ -232,7 +232,7 @@ func (c *session) sendFile(snap *snapshot, w wire.Want) error {
 		return fmt.Errorf("%w: %w", errSnapshot, err)
 	}
 	defer f.Close()
-	var worker polite.Worker
+	worker := polite.Worker{Gives: func() bool { return true }} // whoever it is for can wait
 	for at := w.From; at < info.Size; {
 		if err := c.alive(); err != nil {
 			return err

@@ -26,7 +26,7 @@ type scenario struct {
 
 // scenarios are all of them, in the order in which they run.
 func scenarios() []scenario {
-	return []scenario{replicatedSet(), sustainedSet(), twoReplicas(), visibility(), fullSync(), resume(), gets(), mixed(), restart(), growth()}
+	return []scenario{replicatedSet(), sustainedSet(), twoReplicas(), visibility(), fullSync(), resume(), gets(), mixed(), restart(), growth(), background()}
 }
 
 func scenarioNames() (names []string) {

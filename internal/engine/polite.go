@@ -13,6 +13,12 @@ func (e *Engine) urgent() bool {
 	return e.hurries.Load() > 0 || e.closing.Load() || !e.started.Load() || e.pressure.urgent()
 }
 
+// gives reports whether background work lets every other thread of the machine come first. Where it falls behind the writes it does not: it
+// would get the less, the more there is of them; but for a checkpoint, which somebody waits for who can wait.
+func (e *Engine) gives() bool {
+	return e.started.Load() && !e.closing.Load() && (e.flusher.briefly.Load() > 0 || !e.pressure.urgent())
+}
+
 // Hurry has flushes and compactions take what they need of the processors until release is called: somebody waits for them.
 func (e *Engine) Hurry() (release func()) {
 	e.hurries.Add(1)
@@ -21,7 +27,7 @@ func (e *Engine) Hurry() (release func()) {
 
 // worker is the state of a goroutine of the engine's that works in the background.
 func (e *Engine) worker() polite.Worker {
-	return polite.Worker{Budget: e.o.Shared.budget, Urgent: e.urgent}
+	return polite.Worker{Budget: e.o.Shared.budget, Urgent: e.urgent, Gives: e.gives}
 }
 
 // politeFilter is a filter policy whose writers let clients have the processor now and then. Who builds a table, a flush or a

@@ -43,31 +43,35 @@ func TestPoliteFilter(t *testing.T) {
 	}
 }
 
-// TestUrgent: background work keeps to its budget from when the owner has started, unless somebody waits for it, or writers soon will.
+// TestUrgent: background work keeps to its budget from when the owner has started, unless somebody waits for it, or writers soon will; and it lets
+// other threads come first from then on, unless writers soon will wait, and nobody for a checkpoint.
 func TestUrgent(t *testing.T) {
 	hold := make(chan struct{})
 	r := newRig(t, vfs.NewMem(), Options{MemTableSize: 1 << 20, Tuning: Tuning{Logged: 1 << 30}, BeforeFlush: func() error { <-hold; return nil }})
 	flush := sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(flush)
-	check := func(want bool, when string) {
+	check := func(urgent, gives bool, when string) {
 		t.Helper()
-		if w := r.e.worker(); w.Budget == nil || w.Urgent() != want {
-			t.Errorf("%s: urgent is %v", when, !want)
+		if w := r.e.worker(); w.Budget == nil || w.Urgent() != urgent || w.Gives() != gives {
+			t.Errorf("%s: urgent is %v, gives %v", when, w.Urgent(), w.Gives())
 		}
 	}
-	check(true, "before the owner has started")
+	check(true, false, "before the owner has started")
 	r.e.Started()
-	check(false, "at rest")
+	check(false, true, "at rest")
 	release, other := r.e.Hurry(), r.e.Hurry()
-	check(true, "while somebody waits")
+	check(true, true, "while somebody waits")
 	release()
 	release()
-	check(true, "while another one waits")
+	check(true, true, "while another one waits")
 	other()
-	check(false, "when nobody does any more")
+	check(false, true, "when nobody does any more")
 
 	r.e.pressure.tables.Add(urgentTables)
-	check(true, "with many tables in level 0")
+	check(true, false, "with many tables in level 0")
+	r.e.flusher.briefly.Add(1)
+	check(true, true, "for a checkpoint, with many tables")
+	r.e.flusher.briefly.Add(-1)
 	r.e.pressure.tables.Add(-urgentTables)
 
 	// Nothing is flushed meanwhile, so the memtables fill up.
@@ -84,9 +88,9 @@ func TestUrgent(t *testing.T) {
 	}
 	flush()
 	r.must(r.e.Flush())
-	check(false, "when everything is flushed")
+	check(false, true, "when everything is flushed")
 	r.must(r.e.Close())
-	check(true, "while it closes")
+	check(true, false, "while it closes")
 }
 
 // TestBehind: the flusher falls behind when a third of what it writes has come meanwhile, wherever the values lie.

@@ -46,8 +46,11 @@ func (b *Budget) take() time.Duration {
 type Worker struct {
 	Budget *Budget
 	Urgent func() bool // while it is true the budget does not count; nil is never
-	began  time.Time
-	until  time.Time // the end of what the budget granted
+	// Gives tells whether it gives up the machine's processor with each turn, too, to whichever thread waits for it, of this process or of
+	// others, which would else have to wait for some ms. Who does that gets less of a machine that is busy. nil is never.
+	Gives func() bool
+	began time.Time
+	until time.Time // the end of what the budget granted
 }
 
 // Yield lets others run, if the last time was a while ago, and waits for what its budget grants. It reports whether it did. Call it
@@ -65,6 +68,9 @@ func (w *Worker) Yield() bool {
 		time.Sleep(wait)
 	} else {
 		runtime.Gosched()
+	}
+	if w.Gives != nil && w.Gives() {
+		giveUp()
 	}
 	w.began = time.Now()
 	return true

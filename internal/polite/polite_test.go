@@ -106,3 +106,30 @@ func TestNobodyYields(t *testing.T) {
 		t.Error("nobody has yielded")
 	}
 }
+
+// A worker that gives the machine's processor up does so once a turn, as long as it is to.
+func TestGives(t *testing.T) {
+	given := 0
+	defer func(f func()) { giveUp = f }(giveUp)
+	giveUp = func() { given++ }
+	synctest.Test(t, func(t *testing.T) {
+		gives := true
+		w := Worker{Budget: NewBudget(1), Gives: func() bool { return gives }}
+		for range 10 * 10 {
+			w.Yield()
+			time.Sleep(turn / 10)
+		}
+		if given != 10 {
+			t.Errorf("given up %d times in 10 turns", given)
+		}
+		gives = false
+		time.Sleep(turn)
+		if !w.Yield() || given != 10 {
+			t.Errorf("given up %d times, the last time in vain", given)
+		}
+		w = Worker{}
+		if !w.Yield() || given != 10 {
+			t.Error("given up by who never does")
+		}
+	})
+}
