@@ -11,7 +11,7 @@ import (
 
 // Install replaces the shard's data by the snapshot in dir, which is moved into place. The snapshot must be at the
 // position at, on lineage l; that is checked before anything is given up. A crash at any instant leaves the old data or the
-// new. Readers see the old data until the switch. The old state machine's directory goes to Options.KeepPrevious.
+// new. Readers see the old data until the switch. The old state machine's directory, if it was at any position, goes to Options.KeepPrevious.
 func (s *Shard) Install(dir string, at wire.Position, l wire.Lineage) error {
 	if err := l.Validate(); err != nil {
 		return err
@@ -31,6 +31,7 @@ func (s *Shard) install(dir string, at wire.Position, l wire.Lineage) (err error
 		return err
 	}
 	defer n.giveUp(&err)
+	nothing := s.Position().IsZero()
 	if err := s.opts.FS.Rename(dir, s.path(n.engine)); err != nil {
 		return fmt.Errorf("shard %d: moving the snapshot into place: %w", s.opts.Shard, err)
 	}
@@ -47,7 +48,7 @@ func (s *Shard) install(dir string, at wire.Position, l wire.Lineage) (err error
 	if err != nil {
 		return err
 	}
-	if kept := s.keep(old.Engine); kept != nil {
+	if kept := s.keep(old.Engine, nothing); kept != nil {
 		s.opts.Logger.Error("the previous data could not be kept", "shard", s.opts.Shard, "error", kept)
 	}
 	s.opts.Logger.Info("switched to the snapshot", "shard", s.opts.Shard, "position", at)
@@ -186,11 +187,16 @@ func (s *Shard) switchTo(n *successor) {
 	s.changed()
 }
 
-// keep moves the replaced engine's directory to where previous data is kept, or deletes it.
-func (s *Shard) keep(engine string) error {
+// keep moves the replaced engine's directory to where previous data is kept, or deletes it: also if there is nothing in it, which is not to take
+// the place of something that is kept.
+func (s *Shard) keep(engine string, nothing bool) error {
 	fs, to := s.opts.FS, s.opts.KeepPrevious
-	if to == "" {
+	if to == "" || nothing {
 		return fs.RemoveAll(s.path(engine))
+	}
+	if s.opts.Keeping != nil {
+		s.opts.Keeping.Lock()
+		defer s.opts.Keeping.Unlock()
 	}
 	if err := errors.Join(fs.RemoveAll(to), fs.MkdirAll(fs.PathDir(to), 0o755)); err != nil {
 		return err

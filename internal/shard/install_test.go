@@ -3,6 +3,7 @@ package shard_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -167,5 +168,63 @@ func TestQuiet(t *testing.T) {
 	}
 	if n := quiet(s); n != 1 {
 		t.Errorf("%d ask the installed one for quiet, want 1", n)
+	}
+}
+
+// keeper is a lock that tells whether it was taken.
+type keeper struct{ taken, held int }
+
+func (k *keeper) Lock()   { k.taken++; k.held++ }
+func (k *keeper) Unlock() { k.held-- }
+
+// TestInstallKeepsWhatThereWas: what is replaced is kept, behind the lock that belongs to it; nothing at all does not take the place of what is kept.
+func TestInstallKeepsWhatThereWas(t *testing.T) {
+	fs := vfs.NewMem()
+	source := open(t, options(fs))
+	mustWrite(t, source, "new", "v")
+	var lock keeper
+	o := options(fs)
+	o.Dir, o.Writable, o.KeepPrevious, o.Keeping = "/other", false, "/kept/s", &lock
+	if err := fs.MkdirAll("/kept/s", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := fs.Create("/kept/s/of-before", vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	kept := func() string {
+		names, err := fs.List("/kept/s")
+		return fmt.Sprint(names, err)
+	}
+	s := open(t, o)
+	install := func(staged string) {
+		t.Helper()
+		if err := s.Install(filledDir(t, fs, staged, source, 1), source.Position(), source.Lineage()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install("/staged")
+	if got := kept(); got != "[of-before] <nil>" || lock.taken != 0 {
+		t.Errorf("an empty shard was kept: %s, locked %d times", got, lock.taken)
+	}
+	install("/staged-again")
+	if got := kept(); got != "[state] <nil>" || lock.taken != 1 || lock.held != 0 {
+		t.Errorf("kept is %s, locked %d times, held %d", got, lock.taken, lock.held)
+	}
+	names, err := fs.List("/other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	engines := 0
+	for _, n := range names {
+		if strings.HasPrefix(n, "engine-") {
+			engines++
+		}
+	}
+	if engines != 1 {
+		t.Errorf("the shard's directory has %v", names)
 	}
 }

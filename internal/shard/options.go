@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -34,6 +35,8 @@ type Options struct {
 	SegmentBytes int64
 	// KeepPrevious is the directory into which Install moves the replaced state; empty deletes it.
 	KeepPrevious string
+	// Keeping is held while that directory is replaced, for who has others beside it; nil without them.
+	Keeping sync.Locker
 	// GroupBytes is the payload size from which on a group takes no more commands. Default 1 MiB: large enough that the
 	// write and the fsync are shared by thousands of small commands, small enough to pass a link in milliseconds.
 	GroupBytes int

@@ -60,11 +60,13 @@ const (
 
 // Store is an open data directory. All methods may be called from any goroutine.
 type Store struct {
-	opts  Options
-	fs    vfs.FS
-	log   hclog.Logger
-	lock  io.Closer
-	nonce wire.ID
+	opts Options
+	fs   vfs.FS
+	log  hclog.Logger
+	// previous is held by whoever changes something under previous/.
+	previous sync.Mutex
+	lock     io.Closer
+	nonce    wire.ID
 
 	mu struct {
 		sync.Mutex
@@ -256,7 +258,7 @@ func (s *Store) openDataset(number, shards int) (*Dataset, error) {
 			o.Shard = i
 			o.Dir = s.fs.PathJoin(d.dir, ShardName(i))
 			if s.opts.KeepPrevious {
-				o.KeepPrevious = s.fs.PathJoin(s.opts.Dir, "previous", ShardName(i))
+				o.KeepPrevious, o.Keeping = s.fs.PathJoin(s.opts.Dir, "previous", ShardName(i)), &s.previous
 			}
 			d.shards[i], err = shard.Open(o)
 			return err
@@ -355,12 +357,22 @@ func (s *Store) Switch(d *Dataset) error {
 	if err != nil || old == nil {
 		return err
 	}
-	err = old.close()
-	if !s.opts.KeepPrevious {
-		return errors.Join(err, s.fs.RemoveAll(old.dir))
+	// It is done. What is in the way of the old one's end is no reason to say otherwise; what is left of it, the next start removes.
+	if err := errors.Join(old.close(), s.putAway(old)); err != nil {
+		s.log.Error("the previous data set could not be put away", "dir", old.dir, "error", err)
 	}
+	return nil
+}
+
+// putAway moves a dataset that was replaced to where previous data is kept, or deletes it.
+func (s *Store) putAway(old *Dataset) error {
+	if !s.opts.KeepPrevious {
+		return s.fs.RemoveAll(old.dir)
+	}
+	s.previous.Lock() // a shard of the new one may be putting something there, too
+	defer s.previous.Unlock()
 	previous := s.fs.PathJoin(s.opts.Dir, "previous")
-	return errors.Join(err, s.fs.RemoveAll(previous), s.fs.Rename(old.dir, previous))
+	return errors.Join(s.fs.RemoveAll(previous), s.fs.Rename(old.dir, previous))
 }
 
 // Dataset is the node's dataset, nil while there is none.

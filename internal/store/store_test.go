@@ -361,3 +361,41 @@ func TestNewDirectoryOutlivesThePower(t *testing.T) {
 		t.Fatalf("the directory of node %s came back as that of %s", id, s.NodeID())
 	}
 }
+
+// stuckFS is a file system on which nothing can be moved to where previous data is kept.
+type stuckFS struct{ vfs.FS }
+
+var errStuck = errors.New("stuck")
+
+func (fs stuckFS) Rename(from, to string) error {
+	if filepath.Base(to) == "previous" {
+		return errStuck
+	}
+	return fs.FS.Rename(from, to)
+}
+
+// TestSwitchWithoutKeeping: a replaced data set that cannot be kept does not undo the switch, which has happened, and is removed at the next start.
+func TestSwitchWithoutKeeping(t *testing.T) {
+	dir := t.TempDir()
+	o := options(dir, 2)
+	o.KeepPrevious, o.Shard.FS = true, stuckFS{vfs.Default}
+	s := open(t, o)
+	write(t, s.Shards()[0])
+	d, err := s.NewDataset(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Switch(d); err != nil {
+		t.Fatalf("a switch that has happened gave %v", err)
+	}
+	if s.Dataset() != d || datasets(t, dir) != 2 {
+		t.Fatalf("%d shards, %d data sets on disk", len(s.Shards()), datasets(t, dir))
+	}
+	write(t, s.Shards()[2])
+	closeStore(t, s)
+	s = open(t, options(dir, 0))
+	if len(s.Shards()) != 3 || s.Shards()[2].Position().Offset != 1 || datasets(t, dir) != 1 {
+		t.Fatalf("reopened with %d shards, the last one at %s, %d data sets on disk", len(s.Shards()), s.Shards()[2].Position(), datasets(t, dir))
+	}
+	closeStore(t, s)
+}
