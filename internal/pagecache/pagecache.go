@@ -23,6 +23,16 @@ func Buffer(n int) []byte {
 	return b[skip : skip : int(skip)+n]
 }
 
+// Has reports whether there is a cache for what is in a directory: its files are the kernel's.
+func Has(fs vfs.FS, dir string) bool {
+	d, err := fs.OpenDir(dir)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	return d.Fd() != vfs.InvalidFd
+}
+
 // Bypass has what is written to the file from now on go past the cache, or no more. It reports false where that cannot be done: the file
 // is not the kernel's, or lies where the cache is all there is. A write that is not aligned fails then, with EINVAL.
 // What the cache has of the file already stays true.

@@ -94,6 +94,9 @@ func TestBypassOfNoFile(t *testing.T) {
 	if pagecache.Bypass(f, true) || pagecache.Bypass(f, false) {
 		t.Error("a file in memory goes past the cache")
 	}
+	if pagecache.Has(fs, "") || pagecache.Has(vfs.Default, filepath.Join(t.TempDir(), "nothing")) || !pagecache.Has(vfs.Default, t.TempDir()) {
+		t.Error("what the kernel has in its cache is not what the kernel has")
+	}
 	pagecache.Warm(fs, "", nil)
 	if err := f.Close(); err != nil {
 		t.Error(err)

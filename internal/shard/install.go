@@ -52,8 +52,10 @@ func (s *Shard) install(dir string, at wire.Position, l wire.Lineage) (err error
 		s.opts.Logger.Error("the previous data could not be kept", "shard", s.opts.Shard, "error", kept)
 	}
 	s.opts.Logger.Info("switched to the snapshot", "shard", s.opts.Shard, "position", at)
-	// Its files were written past the kernel's cache. Who warms them owns nothing, and ends with the files or with the shard; Close waits for it.
-	s.done.Go(func() { pagecache.Warm(s.opts.FS, s.path(n.engine), s.quit) })
+	if dir := s.path(n.engine); pagecache.Has(s.opts.FS, dir) {
+		// Its files were written past the kernel's cache. Who warms them owns nothing, and ends with the files or with the shard; Close waits for it.
+		s.done.Go(func() { pagecache.Warm(s.opts.FS, dir, s.quit) })
+	}
 	return nil
 }
 
