@@ -29,9 +29,9 @@ type fileWriter struct {
 	block []byte // gathered, and not given to the goroutine yet; nil for none
 
 	// What follows belongs to the goroutine.
-	syncer    *syncer  // of whole files; nil once it has failed
-	bypassing vfs.File // the file whose writes go past the cache; nil for none
-	cached    bool     // none can
+	syncer *syncer // of whole files; nil once it has failed
+	past   bool    // what is written to the present file goes past the cache
+	cached bool    // no file's can
 }
 
 // job is a block to be written, or nothing, and what is to be done with the file then.
@@ -207,27 +207,17 @@ func (w *fileWriter) put(j job) error {
 
 // bypass sees to it that the file is written past the cache, or is not, and reports which.
 func (w *fileWriter) bypass(f vfs.File, on bool) bool {
-	on = on && !w.cached
-	if on == (w.bypassing == f) {
-		return on
+	if on = on && !w.cached; on != w.past {
+		done := pagecache.Bypass(f, on)
+		w.past = on && done
+		w.cached = w.cached || on && !done
 	}
-	switch done := pagecache.Bypass(f, on); {
-	case on && done:
-		w.bypassing = f
-	case on:
-		w.cached = true
-		return false
-	default:
-		w.bypassing = nil
-	}
-	return on
+	return w.past
 }
 
 // close ends with a file behind its last job, and returns the first error that there was.
 func (w *fileWriter) close(j job, err error) error {
-	if w.bypassing == j.file {
-		w.bypassing = nil
-	}
+	w.past = false // of the next one
 	if err != nil || j.then != syncIt {
 		_ = j.file.Close() // whoever finds it looks at what is there
 		return err

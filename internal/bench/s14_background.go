@@ -3,7 +3,7 @@ package bench
 import "context"
 
 // S14's load: SETs at a pace that leaves the processors some room, of values that are small enough to go through memtables, to twice the
-// keys of other scenarios; and what --memory is in it, so that a memtable is full every other second.
+// keys of other scenarios; and what --memory is in it, so that a memtable is full every third second.
 const (
 	tailRate   = 30_000
 	tailValue  = 400

@@ -359,7 +359,7 @@ func (s *Store) Switch(d *Dataset) error {
 	}
 	// It is done. What is in the way of the old one's end is no reason to say otherwise; what is left of it, the next start removes.
 	if err := errors.Join(old.close(), s.putAway(old)); err != nil {
-		s.log.Error("the previous data set could not be put away", "dir", old.dir, "error", err)
+		s.log.Error("the data set that was replaced could not be put away; the next start removes it: copy it before, if it is to be kept", "dir", old.dir, "error", err)
 	}
 	return nil
 }
