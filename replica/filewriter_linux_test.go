@@ -79,6 +79,29 @@ func TestStagingPassesTheCache(t *testing.T) {
 	}
 }
 
+// TestStagingPassesTheCacheEachTime: so does every file that comes behind another one, whatever the end of that was.
+func TestStagingPassesTheCacheEachTime(t *testing.T) {
+	for _, end := range []int{0, 777} {
+		content := pseudo(2*minBlock + end)
+		manifest := (&fakePrimary{snapshot: wire.ID{1}, files: []file{{"a", content}, {"b", content}, {"c", content}}}).manifest()
+		dir := pagecachetest.Dir(t)
+		if left := stageSome(t, vfs.Default, dir, &manifest, content, 10_000, 1<<20); left != 0 {
+			t.Fatal(left)
+		}
+		for _, name := range []string{"a", "b", "c"} {
+			path := filepath.Join(dir, stagingDir, stagingFiles, name)
+			for at := 0; at < 2*minBlock; at += minBlock {
+				if pagecachetest.Cached(t, path, int64(at)) {
+					t.Errorf("end of %d bytes: byte %d of %s is in the cache", end, at, name)
+				}
+			}
+			if got, err := readAll(vfs.Default, path); err != nil || !bytes.Equal(got, content) {
+				t.Errorf("end of %d bytes: %s has %d bytes, want %d, and others: %v", end, name, len(got), len(content), err)
+			}
+		}
+	}
+}
+
 // oddFS is a file system of a device that takes nothing past the cache, and says so when it is written to.
 type oddFS struct {
 	vfs.FS
