@@ -80,7 +80,7 @@ func TestCrash(t *testing.T) {
 		clones = append(clones, c)
 		return nil
 	}))
-	o := Options{Tuning: Tuning{Logged: 3000, WholeFlush: int64(1 + seed%2<<40)}, FS: fs, Shared: shared, MemTableSize: 256 << 10, BeforeFlush: func() error {
+	o := Options{Tuning: Tuning{Logged: 3000, WholeFlush: int64(1 + seed%2<<40), Staged: int64(1 + seed/2%2<<20)}, FS: fs, Shared: shared, MemTableSize: 256 << 10, BeforeFlush: func() error {
 		synced.Store(applied.Load())
 		return nil
 	}}

@@ -22,8 +22,6 @@ import (
 const (
 	// stagedPrefix begins the names of tables that are not Pebble's yet.
 	stagedPrefix = "staged-"
-	// stagedBytes is the size of keys and values from which on a flush begins another table.
-	stagedBytes = 8 << 20
 	// stagedCategory labels them for who counts what is written.
 	stagedCategory vfs.DiskWriteCategory = "understudy-flush"
 	// maxFrozen bounds how many memtables wait for the flusher, whatever their size.
@@ -138,11 +136,16 @@ func (e *Engine) writesWhole(fs []frozen) bool {
 	if 2*size < e.o.WholeFlush || e.flusher.briefly.Load() > 0 {
 		return false
 	}
-	var held int64
-	for _, l := range e.db.Metrics().Levels {
-		held += l.TablesSize
-	}
+	held := e.held()
 	return held >= e.o.WholeFlush && 2*size >= held && e.writesOver(fs)
+}
+
+// held is how many bytes Pebble has in tables.
+func (e *Engine) held() (n int64) {
+	for _, l := range e.db.Metrics().Levels {
+		n += l.TablesSize
+	}
+	return n
 }
 
 // writesOver reports whether Pebble has, of some keys of the memtables, at least half.
@@ -172,7 +175,9 @@ func (e *Engine) writesOver(fs []frozen) bool {
 // another. So if there is one, everything goes into one table, where all have the same number and nothing hides another.
 func (e *Engine) stage(fs []frozen, whole bool) (paths []string, err error) {
 	it := &iter{from: keyspaceFrom, to: keyspaceTo, deletions: !whole}
+	var held int64
 	if whole {
+		held = e.held()
 		if it.base, err = e.db.NewIter(&pebble.IterOptions{LowerBound: it.from, UpperBound: it.to}); err != nil {
 			return nil, err
 		}
@@ -194,7 +199,7 @@ func (e *Engine) stage(fs []frozen, whole bool) (paths []string, err error) {
 			err = errors.Join(err, w.Close())
 		}
 	}()
-	size := 0
+	size := int64(0)
 	begin := func() error {
 		path := e.o.FS.PathJoin(e.dir, fmt.Sprint(stagedPrefix, e.flusher.next, ".sst"))
 		e.flusher.next++
@@ -218,12 +223,23 @@ func (e *Engine) stage(fs []frozen, whole bool) (paths []string, err error) {
 			return paths, err
 		}
 	}
+	at, most := cuts(fs, held, e.o.Staged)
 	n := 0
 	for more := it.First(); more; more = it.Next() {
 		if n++; n%1024 == 0 && e.closing.Load() {
 			return paths, ErrClosed
 		}
-		if size > stagedBytes && len(hides) == 0 {
+		place := uint64(Slots << 32)
+		if key := it.Key(); key[0] == prefixData {
+			place = point(key)
+		} else {
+			most = e.o.Staged
+		}
+		full := size > most
+		for len(at) > 0 && place >= at[0] {
+			full, at = size > 0, at[1:]
+		}
+		if full && len(hides) == 0 {
 			err := w.Close()
 			if w = nil; err != nil {
 				return paths, err
@@ -244,7 +260,7 @@ func (e *Engine) stage(fs []frozen, whole bool) (paths []string, err error) {
 		if err != nil {
 			return paths, err
 		}
-		size += len(it.Key()) + len(value)
+		size += int64(len(it.Key()) + len(value))
 		e.flusher.bytes.Add(int64(len(it.Key()) + len(value)))
 	}
 	if err := it.Error(); err != nil {

@@ -52,6 +52,8 @@ type Tuning struct {
 	// WholeFlush is the size in bytes of what Pebble has from which on a flush may write everything anew, where that is
 	// cheaper. Default: 64 MiB.
 	WholeFlush int64
+	// Staged is the size in bytes of what a table of a flush takes in, from which on there may be two instead. Default: 12 MiB.
+	Staged int64
 }
 
 // EnsureDefaults fills in what is not set, except Shared.
@@ -67,6 +69,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.WholeFlush == 0 {
 		o.WholeFlush = 64 << 20
+	}
+	if o.Staged == 0 {
+		o.Staged = 12 << 20
 	}
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
@@ -88,6 +93,9 @@ func (o Options) Validate() error {
 	return errors.Join(errs...)
 }
 
+// level0Flushes is how many flushes wait in level 0, until a compaction takes them out.
+const level0Flushes = 8
+
 // pebbleOptions are the options every engine opens Pebble with, a checkpoint's reader included. Who writes tables begins as the worker.
 func pebbleOptions(o Options, fs vfs.FS, worker polite.Worker) *pebble.Options {
 	p := &pebble.Options{
@@ -102,12 +110,12 @@ func pebbleOptions(o Options, fs vfs.FS, worker polite.Worker) *pebble.Options {
 		MemTableStopWritesThreshold: 1000,
 		L0StopWritesThreshold:       1000,
 		// Each compaction of level 0 rewrites all that the first level below has of the same keys. A lookup of a key
-		// that is not in memory opens an iterator for each flush that waits and asks its filter, so not more than eight wait
-		// (Pebble counts each twice), or as many as have 128 tables.
-		L0CompactionThreshold:     2 * 8,
-		L0CompactionFileThreshold: 128,
-		// One level for up to so many bytes is written less often than two.
-		LBaseMaxBytes: 1 << 30,
+		// that is not in memory opens an iterator for each flush that waits and asks its filter, so not more than so many wait
+		// (Pebble counts each twice), or as many as have so many tables.
+		L0CompactionThreshold:     2 * level0Flushes,
+		L0CompactionFileThreshold: 16 * level0Flushes,
+		// One level for up to so many bytes is written less often than two: up to five times what level 0 brings at once.
+		LBaseMaxBytes: max(1<<30, 5*level0Flushes*rotateMemTables*int64(o.MemTableSize)),
 		// One compaction at a time, two when it falls behind: clients share the cores.
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 		// A FLUSHALL gives its disk space back within this time even if nothing else is written.

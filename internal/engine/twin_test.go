@@ -212,6 +212,9 @@ func TestTwin(t *testing.T) {
 		if rapid.Bool().Draw(t, "flushes may write everything") {
 			o.WholeFlush = 1
 		}
+		if rapid.Bool().Draw(t, "flushes are many tables") {
+			o.Staged = 1
+		}
 		r := &rig{t: nopTB{TB: nil, t: t}, now: 1_000_000}
 		r.open("e", o)
 		defer func() { r.must(r.e.Close()) }()

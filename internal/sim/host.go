@@ -79,8 +79,8 @@ func (h *host) options(i *incarnation) node.Options {
 	if w.sc.Small {
 		o.BacklogMemory, o.BacklogKeep, o.BacklogDisk = smallMemory, smallKeep, smallDisk
 	}
-	if rng.IntN(2) == 0 { // every value is left in the log, and a flush may write everything
-		o.Tuning = engine.Tuning{Logged: 1, WholeFlush: 1}
+	if rng.IntN(2) == 0 { // every value is left in the log, and a flush may write everything, into many tables
+		o.Tuning = engine.Tuning{Logged: 1, WholeFlush: 1, Staged: 1}
 	}
 	if h.first != "" {
 		o.Role, o.Shards = store.Replica, 0
