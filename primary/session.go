@@ -34,6 +34,7 @@ type session struct {
 	misheard  error      // the listener's: what was wrong with an ack that was heard while its reading was lent
 	rewinding *rewinding // of a session that begins with a rewind
 
+	holds    atomic.Bool   // the snapshot, and with it the log from there on
 	sent     atomic.Uint64 // offset behind what the feeder has begun to write
 	progress progress
 
@@ -59,6 +60,7 @@ type session struct {
 
 func newSession(s *Server, p *port, l *link, h wire.Hello, o *opening, logger hclog.Logger) *session {
 	c := &session{server: s, port: p, link: l, hello: h, opening: o, logger: logger, fetches: make(chan wire.Fetch, 4), more: make(chan struct{}, 1)}
+	c.holds.Store(o.snapshot != nil)
 	if o.verdict.Action == Rewind {
 		c.rewinding = &rewinding{wants: make(chan [][]byte, 1)}
 	}
@@ -104,9 +106,7 @@ func (c *session) run() {
 	c.feeding.Lock() // who publishes may be at it
 	c.closeReader()
 	c.feeding.Unlock()
-	if c.snapshot != nil {
-		c.port.snapshots.release(c.snapshot)
-	}
+	c.letGo()
 	cause := context.Cause(c.ctx)
 	c.logger.Log(classify(cause).level, "session ended", "reason", cause, "sent", c.sent.Load())
 }
@@ -155,7 +155,7 @@ func (c *session) listen() error {
 			if c.rewinding != nil {
 				continue // a sign of life; what it still has is not this node's history
 			}
-			if err := c.server.ack(c.session, c.sent.Load(), a); err != nil {
+			if err := c.ack(a); err != nil {
 				return err
 			}
 		case wire.KindFetch:
@@ -189,6 +189,22 @@ func (c *session) listen() error {
 	}
 }
 
+// ack takes an ack. The one that ends a full sync lets the snapshot go: what is needed from there on, the slot says.
+func (c *session) ack(a wire.Ack) error {
+	syncing, err := c.server.ack(c.session, c.sent.Load(), a)
+	if err == nil && !syncing {
+		c.letGo()
+	}
+	return err
+}
+
+// letGo releases the snapshot, if it is still held.
+func (c *session) letGo() {
+	if c.holds.Load() && c.holds.CompareAndSwap(true, false) {
+		c.port.snapshots.release(c.snapshot)
+	}
+}
+
 // hear is the listener while its reading is lent: it takes acks, and leaves everything else to it.
 func (c *session) hear() bool {
 	for read := false; ; {
@@ -212,7 +228,7 @@ func (c *session) hear() bool {
 		}
 		a, err := wire.ParseAck(f.Payload)
 		if err == nil {
-			err = c.server.ack(c.session, c.sent.Load(), a)
+			err = c.ack(a)
 		}
 		if err != nil {
 			c.misheard = err

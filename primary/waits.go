@@ -60,16 +60,17 @@ func (s *Server) Ask(offsets []uint64) {
 	}
 }
 
-// ack takes a session's ack and wakes whom it satisfies. sent is how far the stream was handed to the connection.
-func (s *Server) ack(session slottable.Session, sent uint64, a wire.Ack) error {
+// ack takes a session's ack and wakes whom it satisfies. sent is how far the stream was handed to the connection. It reports whether the
+// session is in a full sync still.
+func (s *Server) ack(session slottable.Session, sent uint64, a wire.Ack) (syncing bool, err error) {
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.mu.table.Sent(session, sent); err != nil {
-		return err
+		return false, err
 	}
 	if err := s.mu.table.Ack(session, a, now); err != nil {
-		return err
+		return false, err
 	}
 	s.mu.waiters = slices.DeleteFunc(s.mu.waiters, func(w *waiter) bool {
 		if s.mu.table.Count(w.offsets, w.level) < w.n {
@@ -79,5 +80,5 @@ func (s *Server) ack(session slottable.Session, sent uint64, a wire.Ack) error {
 		netpoll.Wake()
 		return true
 	})
-	return nil
+	return s.mu.table.Syncing(session), nil
 }

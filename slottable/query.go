@@ -16,6 +16,12 @@ func (t *Table) Floor(shard int) (floor uint64, any bool) {
 	return floor, any
 }
 
+// Syncing reports whether the session is in a full sync: its replica has not acked the snapshot yet.
+func (t *Table) Syncing(session Session) bool {
+	s := t.sessions[session]
+	return s != nil && s.Syncing
+}
+
 // Uses reports whether a slot of the shard, attached or not, is in a full sync from the snapshot.
 func (t *Table) Uses(shard int, snapshot wire.ID) bool {
 	for _, s := range t.shards[shard].slots {
