@@ -26,6 +26,9 @@ type Quieter = shard.Quieter
 // Hurrier is a [StateMachine] whose background work leaves processors to others while nobody waits for it.
 type Hurrier = shard.Hurrier
 
+// Progresser is a [StateMachine] that tells how far a flush is.
+type Progresser = shard.Progresser
+
 // MachineEnv is what a state machine is given when it is opened.
 type MachineEnv = shard.Env
 

@@ -21,7 +21,7 @@ func sustainedSet() scenario {
 			var disk, values int64
 			for _, pipeline := range t.Pipelines {
 				c := t.config(p)
-				c.Pipeline, c.Value, c.Duration = pipeline, value, t.Sustained
+				c.Pipeline, c.Value, c.Duration, c.Latency = pipeline, value, t.Sustained, true
 				before, err := p.written()
 				if err != nil {
 					return err
@@ -37,6 +37,9 @@ func sustainedSet() scenario {
 				disk += after - before
 				values += l.requests * value
 				t.record("S2", pipelineName(pipeline), "ops/s", l.rate())
+				if l.latency.Count() > 0 {
+					t.record("S2", "longest SET, "+pipelineName(pipeline), "ms", micros(l.latency.Max())/1e3)
+				}
 				t.record("S2", "CPU of the primary, "+pipelineName(pipeline), "µs/op", l.micros(l.cpu[0]))
 				t.record("S2", "CPU of the replica, "+pipelineName(pipeline), "µs/op", l.micros(l.replicaCPU()))
 			}

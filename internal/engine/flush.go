@@ -34,7 +34,9 @@ type flusher struct {
 	wake  chan struct{} // one token: look again
 	done  chan struct{} // closed when the goroutine has ended
 	count atomic.Int64  // flushes
-	bytes atomic.Int64  // of tables that were written
+	bytes atomic.Int64  // of keys and values that were written to tables
+	begun atomic.Int64  // what bytes was when the present flush began to write
+	total atomic.Int64  // about how many it writes; 0 while that is not known
 	next  int           // number of the next staged table
 	again bool          // the last flush failed
 
@@ -74,6 +76,7 @@ func (e *Engine) flushLoop() {
 // flushFrozen hands these memtables, which are all that are frozen now, to Pebble and takes them out of the layers.
 func (e *Engine) flushFrozen(fs []frozen) error {
 	began := time.Now()
+	e.flusher.total.Store(0)
 	worker := e.worker()
 	for _, f := range fs {
 		f.arrange(&worker)
@@ -223,6 +226,12 @@ func (e *Engine) stage(fs []frozen, whole bool) (paths []string, err error) {
 			return paths, err
 		}
 	}
+	var own int64
+	for _, f := range fs {
+		own += f.bytes + f.left - int64(len(f.newestData()))*(recordHead+recordCost)
+	}
+	e.flusher.begun.Store(e.flusher.bytes.Load())
+	e.flusher.total.Store(max(own, held))
 	at, most := cuts(fs, held, e.o.Staged)
 	n := 0
 	for more := it.First(); more; more = it.Next() {
@@ -269,6 +278,15 @@ func (e *Engine) stage(fs []frozen, whole bool) (paths []string, err error) {
 	err = w.Close()
 	w = nil
 	return paths, err
+}
+
+// Progress is about which part of the present flush, or the last one, is written: from 0 to 1. Any goroutine may call it.
+func (e *Engine) Progress() float64 {
+	total := e.flusher.total.Load()
+	if total == 0 {
+		return 0
+	}
+	return min(1, float64(e.flusher.bytes.Load()-e.flusher.begun.Load())/float64(total))
 }
 
 // union makes spans ascending and disjoint.

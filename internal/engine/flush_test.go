@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -192,4 +193,27 @@ func ignoreStalled(err error) error {
 		return nil
 	}
 	return err
+}
+
+// TestProgress: a flush has done nothing before it writes, and all once it has ended.
+func TestProgress(t *testing.T) {
+	var r *rig
+	var seen []float64
+	r = newRig(t, vfs.NewMem(), Options{BeforeFlush: func() error {
+		seen = append(seen, r.e.Progress())
+		return nil
+	}})
+	for n := range 2 {
+		for i := range 2000 {
+			r.set(fmt.Sprint("key", n, ":", i), strings.Repeat("v", 100))
+		}
+		r.commit()
+		r.must(r.e.Flush())
+		if p := r.e.Progress(); p < 0.8 || p > 1 { // it is not exact
+			t.Errorf("progress is %g behind a flush", p)
+		}
+	}
+	if !slices.Equal(seen, []float64{0, 0}) {
+		t.Errorf("progress was %v before anything was written", seen)
+	}
 }

@@ -119,7 +119,7 @@ func (s *Shard) tidyUp(limit int64, patient bool) error {
 			wait.live, wait.overwritten = leaver.LeftInLog()
 		}
 		if wait.due(limit) {
-			if err := m.Flush(); err != nil {
+			if err := s.flushPaced(m, wait.bytes); err != nil {
 				return err
 			}
 			if durable, err = m.Durable(); err != nil {
@@ -143,6 +143,17 @@ func (s *Shard) tidyUp(limit int64, patient bool) error {
 		log.Trim(needed, slots, any)
 		return nil
 	})
+}
+
+// flushPaced flushes m, of which the log has so many bytes, and has writers keep its pace meanwhile.
+func (s *Shard) flushPaced(m StateMachine, bytes int64) error {
+	_, disk := s.backlogBounds()
+	if p := s.newPace(m, disk-bytes); p != nil {
+		s.pace.Store(p)
+		defer p.end()
+		defer s.pace.Store(nil)
+	}
+	return m.Flush()
 }
 
 // recoveryLimit is how much log recovery may have to replay before a flush is asked for: twice what is kept anyway, within

@@ -262,6 +262,9 @@ func (s *Shard) commitFrames(b wire.Batch, commit int64) error {
 		s.grown = 0
 		s.keepWithinCap(log)
 	}
+	if p := s.pace.Load(); p != nil {
+		s.keepPace(p, len(b.Frames))
+	}
 	if s.Fsync() == FsyncAlways {
 		if err := log.Sync(); err != nil {
 			err = fmt.Errorf("shard %d: syncing the log: %w", s.opts.Shard, err)

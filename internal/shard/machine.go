@@ -84,6 +84,13 @@ type Hurrier interface {
 	Hurry() (release func())
 }
 
+// Progresser is a StateMachine that tells how far a flush is.
+type Progresser interface {
+	StateMachine
+	// Progress is which part of the present flush is done, from 0 to 1. Any goroutine may call it.
+	Progress() float64
+}
+
 // Env is what a state machine is given when it is opened.
 type Env struct {
 	Shard int

@@ -74,20 +74,22 @@ type Shard struct {
 		wanted   bool // the loop waits for it
 		blocking int  // of jobs: how many only the loop may run
 	}
-	slow atomic.Int64       // until then groups are the loop's, nanoseconds since 1970; see Serve
-	wake chan struct{}      // capacity 1: the loop has something to take
-	turn chan struct{}      // capacity 1: the turn that the loop waits for has ended
-	quit chan struct{}      // closed by Close: the loop ends once its queues are empty
-	tidy chan struct{}      // capacity 1: the housekeeper has something to look at
-	trim chan chan struct{} // the housekeeper trims once, and closes what was sent
+	pace atomic.Pointer[pace] // of the flush under way; nil if there is none
+	slow atomic.Int64         // until then groups are the loop's, nanoseconds since 1970; see Serve
+	wake chan struct{}        // capacity 1: the loop has something to take
+	turn chan struct{}        // capacity 1: the turn that the loop waits for has ended
+	quit chan struct{}        // closed by Close: the loop ends once its queues are empty
+	tidy chan struct{}        // capacity 1: the housekeeper has something to look at
+	trim chan chan struct{}   // the housekeeper trims once, and closes what was sent
 	done sync.WaitGroup
 
 	// What follows, and all writes of log and state machine, belong to whoever has the turn.
 	group   Group
 	pending []Job
 	armed   []*armed
-	stalled *stalled // what is in the log and waits for room to be applied
-	grown   int64    // bytes appended since the housekeeper was told to look at the log
+	stalled *stalled      // what is in the log and waits for room to be applied
+	grown   int64         // bytes appended since the housekeeper was told to look at the log
+	waited  time.Duration // what commits waited for the pace since one was noted
 
 	unsettling bool // the log has been told that the end of a rejoin cannot be recorded
 }

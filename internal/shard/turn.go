@@ -40,9 +40,10 @@ const (
 	slowFor    = 100 * time.Millisecond
 )
 
-// noteCommit takes what a commit took.
+// noteCommit takes what a commit took. What the loop waited for a flush's pace does not count: that is over.
 func (s *Shard) noteCommit(d time.Duration) {
-	if d > slowCommit {
+	d -= s.waited
+	if s.waited = 0; d > slowCommit {
 		s.slow.Store(time.Now().Add(slowFor).UnixNano())
 	}
 }

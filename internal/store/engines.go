@@ -27,6 +27,7 @@ var _ interface {
 	shard.Leaver
 	shard.Quieter
 	shard.Hurrier
+	shard.Progresser
 } = (*engine.Engine)(nil)
 
 // NewEngines makes the caches for a number of shards out of memory bytes, and background processors for their flushes and
