@@ -48,9 +48,9 @@ func (s *Shard) TryIngest(frames []byte, first, next uint64) (done bool, err err
 		return false, nil
 	}
 	s.mu.Unlock()
-	begun := time.Now()
+	begun := s.beginCommit()
 	err = s.ingestAll(&ingest{frames: frames, first: first, next: next})
-	s.noteCommit(time.Since(begun))
+	s.noteCommit(begun)
 	s.endTurn()
 	return true, err
 }

@@ -173,9 +173,9 @@ func (s *Shard) runGroup() {
 			break
 		}
 	}
-	begun := time.Now()
+	begun := s.beginCommit()
 	next, err := s.commitGroup()
-	s.noteCommit(time.Since(begun))
+	s.noteCommit(begun)
 	for i, j := range s.pending[:ran] {
 		if i == ran-1 && left == 1 {
 			// It comes again, so it must still be there when Committed returns.

@@ -40,10 +40,15 @@ const (
 	slowFor    = 100 * time.Millisecond
 )
 
-// noteCommit takes what a commit took. What the loop waited for a flush's pace does not count: that is over.
-func (s *Shard) noteCommit(d time.Duration) {
-	d -= s.waited
-	if s.waited = 0; d > slowCommit {
+// beginCommit is when the commit that noteCommit is told of begins.
+func (s *Shard) beginCommit() time.Time {
+	s.waited = 0 // the loop ingests without noting what it waited
+	return time.Now()
+}
+
+// noteCommit takes what the commit took that has begun then. What the loop waited for a flush's pace does not count: that is over.
+func (s *Shard) noteCommit(begun time.Time) {
+	if time.Since(begun)-s.waited > slowCommit {
 		s.slow.Store(time.Now().Add(slowFor).UnixNano())
 	}
 }
