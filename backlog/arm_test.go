@@ -2,6 +2,7 @@ package backlog
 
 import (
 	"errors"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -68,6 +69,100 @@ func TestArm(t *testing.T) {
 	if _, err := r.Next(t.Context(), 0); !errors.Is(err, ErrClosed) {
 		t.Fatal(err)
 	}
+}
+
+// What is published and held is told to readers that wait, armed or in Next, by Announce or the next Publish, once; who looks sees it.
+func TestPublishHeld(t *testing.T) {
+	l := create(t, options(vfs.NewMem()), 0)
+	next := uint64(0)
+	hold := func() bool {
+		t.Helper()
+		if err := l.Append(build(next, 1, 10), next, next+1); err != nil {
+			t.Fatal(err)
+		}
+		next++
+		return l.PublishHeld(next)
+	}
+	if hold() {
+		t.Fatal("nobody waits, and somebody has to announce it")
+	}
+	r := newReader(t, l, 1)
+	calls := 0
+	for _, tell := range []func(){l.Announce, func() { add(t, l, 1, 10); next++ }} {
+		calls = 0
+		if !r.Arm(func() { calls++ }) {
+			t.Fatal("not armed")
+		}
+		if !hold() || hold() {
+			t.Fatal("the first one is to be announced, and the second one with it")
+		}
+		if calls > 0 {
+			t.Fatal("told of what is held")
+		}
+		if late := newReader(t, l, next-2); late.Arm(func() {}) {
+			t.Fatal("a reader that comes now does not see what is held")
+		}
+		tell()
+		l.Announce()
+		if calls != 1 {
+			t.Fatalf("called %d times", calls)
+		}
+		for r.next < next {
+			if _, err := r.Next(t.Context(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// However publications that are held, announcements and readers meet, no reader waits for what was announced.
+func TestAnnouncementsReachEveryReader(t *testing.T) {
+	const n, readers = 3000, 3
+	l := create(t, options(vfs.NewMem()), 0)
+	var done sync.WaitGroup
+	for i := range readers {
+		r := newReader(t, l, 0)
+		// A reader, which ends when it has read everything; the test waits for it.
+		done.Go(func() {
+			wake := make(chan struct{}, 1)
+			for r.next < n {
+				if i == 0 && r.Arm(func() { wake <- struct{}{} }) {
+					<-wake
+				}
+				if _, err := r.Next(t.Context(), 0); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	var publishing sync.Mutex
+	next := uint64(0)
+	for i := range 2 {
+		// One that publishes, and one that also holds; they end with the last offset, and the test waits for them.
+		done.Go(func() {
+			for end := false; !end; {
+				publishing.Lock()
+				at := next
+				if end = at == n; !end {
+					if err := l.Append(build(next, 1, 10), next, next+1); err != nil {
+						t.Error(err)
+					}
+					next++
+					if i == 0 || next%3 == 0 {
+						l.Publish(next)
+					} else {
+						l.PublishHeld(next)
+					}
+				}
+				publishing.Unlock()
+				if i == 1 && at%5 == 0 || end {
+					l.Announce()
+				}
+			}
+		})
+	}
+	done.Wait()
 }
 
 // Small tells what is there by its size, wherever the reader is in its slab, and never calls small what only the disk has.

@@ -4,7 +4,7 @@
 //	l, err := backlog.Open(backlog.Options{FS: vfs.Default, Dir: dir})
 //	err = l.Append(frames, first, next) // one write; a killed process loses nothing
 //	err = l.Sync()                      // power loss loses nothing
-//	l.Publish(next)                     // readers see it
+//	l.Publish(next)                     // readers see it, and those that wait are told
 //
 //	r, err := l.NewReader(from)
 //	for {

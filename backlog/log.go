@@ -33,6 +33,7 @@ type Log struct {
 
 	next, durable, published atomic.Uint64 // changed under mu
 	failure                  atomic.Pointer[failure]
+	held                     atomic.Bool // readers wait that were not told of what was published; changed under mu
 
 	// appending is held through Append, so that Close can wait for it.
 	appending struct {
@@ -160,7 +161,25 @@ func (l *Log) Limits() (keep, disk int64) {
 }
 
 // Publish lets readers see everything before next, which must have been appended. It never goes back.
-func (l *Log) Publish(next uint64) {
+func (l *Log) Publish(next uint64) { l.publish(next, false) }
+
+// PublishHeld is Publish, but that readers which wait, in Next or armed, are not told before Announce or the next Publish: to tell them of
+// several publications at once costs less. It reports whether somebody has to call Announce, and soon, since nobody else is going to.
+func (l *Log) PublishHeld(next uint64) (held bool) { return l.publish(next, true) }
+
+// Announce tells the readers that wait what PublishHeld has not told them. Anybody may call it at any time.
+func (l *Log) Announce() {
+	if !l.held.Load() {
+		return
+	}
+	l.mu.Lock()
+	if l.held.Load() {
+		l.wakeLocked()
+	}
+	l.callArmed()
+}
+
+func (l *Log) publish(next uint64, hold bool) (held bool) {
 	l.mu.Lock()
 	if next > l.next.Load() {
 		l.mu.Unlock()
@@ -168,13 +187,20 @@ func (l *Log) Publish(next uint64) {
 	}
 	if next > l.published.Load() {
 		l.published.Store(next)
+		if hold && len(l.mu.waiting) > 0 {
+			held = !l.held.Swap(true)
+			l.mu.Unlock()
+			return held
+		}
 		l.wakeLocked()
 	}
 	l.callArmed()
+	return false
 }
 
 // wakeLocked makes every waiting reader look again. Those that were armed are called by callArmed.
 func (l *Log) wakeLocked() {
+	l.held.Store(false)
 	l.mu.armed = l.mu.armed[:0]
 	for i, r := range l.mu.waiting {
 		if r.armed != nil {

@@ -122,7 +122,7 @@ func (c *session) advance() (wait time.Duration, err error) {
 // maxInline is how many bytes who publishes sends itself: more takes longer than to wake the feeder.
 const maxInline = 32 << 10
 
-// onPublished is called by who publishes what the feeder waits for, in the shard's turn. It sends that at once if it is little and the
+// onPublished is called by who publishes what the feeder waits for, or announces that. It sends that at once if it is little and the
 // connection takes it. Otherwise the feeder does.
 func (c *session) onPublished() {
 	if c.link.lender != nil && c.feeding.TryLock() {
@@ -146,6 +146,7 @@ func (c *session) wakeFeeder() {
 
 // ask has the replica ack as soon as it has applied everything before the offset.
 func (c *session) ask(offset uint64) {
+	c.log.Announce()
 	for old := c.asked.Load(); old < offset; old = c.asked.Load() {
 		if c.asked.CompareAndSwap(old, offset) {
 			break
@@ -190,12 +191,16 @@ func (c *session) askFrame() []byte {
 }
 
 func (c *session) trySend() bool {
-	if c.over || len(c.rest.bytes) > 0 || c.ctx.Err() != nil || !c.onLineage() || !c.reader.Small(maxInline) {
+	if c.over || len(c.rest.bytes) > 0 || c.ctx.Err() != nil || !c.reader.Small(maxInline) {
 		return false
 	}
 	run, err := c.reader.Next(c.ctx, maxInline)
 	if err != nil {
 		return false // the feeder meets it again
+	}
+	if !c.onLineage() { // behind Next: who announces has not got the shard's turn
+		c.end(errRole)
+		return false
 	}
 	c.sent.Store(run.Next)
 	n, err := c.link.lender.TryWrite(run.Bytes)

@@ -239,7 +239,14 @@ func (f *fake) asked() (checkpoints, quiet int) {
 }
 
 // write appends and publishes frames of one put each, with values of size bytes.
-func (f *fake) write(frames, size int) {
+func (f *fake) write(frames, size int) { f.publish(frames, size, f.log.Publish) }
+
+// hold is write of which nobody is told before it is announced.
+func (f *fake) hold(frames, size int) {
+	f.publish(frames, size, func(next uint64) { f.log.PublishHeld(next) })
+}
+
+func (f *fake) publish(frames, size int, publish func(next uint64)) {
 	f.t.Helper()
 	for range frames {
 		f.builder.Reset()
@@ -253,7 +260,7 @@ func (f *fake) write(frames, size int) {
 		if err := f.log.Append(raw, first, first+1); err != nil {
 			f.t.Fatal(err)
 		}
-		f.log.Publish(first + 1)
+		publish(first + 1)
 	}
 }
 

@@ -132,3 +132,69 @@ func TestAckBackwardsWhileLent(t *testing.T) {
 		}
 	})
 }
+
+// What is held leaves when it is announced, or as soon as somebody waits for its ack.
+func TestHeldIsSent(t *testing.T) {
+	for name, announce := range map[string]func(s *stage){
+		"announced": func(s *stage) { s.shards[0].log.Announce() },
+		"asked for": func(s *stage) { s.server.Ask([]uint64{9}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var conn *netpolltest.Pipe
+				s := newStage(t, 1, backlog.Options{}, ServerOptions{Adopt: func(c net.Conn) net.Conn { conn = &netpolltest.Pipe{Conn: c}; return conn }})
+				s.shards[0].write(3, 40)
+				p := s.resume(0, 1, 0)
+				p.frames(0, 3)
+				synctest.Wait()
+				before := conn.Tried.Load()
+				s.shards[0].hold(6, 40)
+				synctest.Wait()
+				if n := conn.Tried.Load(); n != before {
+					t.Fatalf("%d bytes left that are held", n-before)
+				}
+				// Ends once it has told the feeder, or has sent in its place, for which the replica below reads.
+				go announce(s)
+				p.frames(3, 9)
+				synctest.Wait()
+				if conn.Tried.Load() == before {
+					t.Error("it was not who announces that has sent it")
+				}
+			})
+		})
+	}
+}
+
+// Who announces has not got the shard's turn, so the shard's generation may have changed: nothing of the new one leaves.
+func TestAnnouncedLeavesItsLineage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, 1, backlog.Options{}, ServerOptions{Adopt: func(c net.Conn) net.Conn { return &netpolltest.Pipe{Conn: c} }})
+		f := s.shards[0]
+		f.write(3, 40)
+		p := s.resume(0, 1, 0)
+		p.frames(0, 3)
+		synctest.Wait()
+		f.hold(2, 40)
+		f.begin('b')
+		f.hold(2, 40)
+		// Ends once it has told the feeder, or has sent in its place, for which the replica below reads.
+		go f.log.Announce()
+		for {
+			frame, err := p.try()
+			if err != nil {
+				t.Fatalf("ended without a word: %v", err)
+			}
+			switch frame.Kind {
+			case wire.KindMutations:
+				if frame.Next() > 5 {
+					t.Fatalf("a frame up to %d left; the generation ended at 5", frame.Next())
+				}
+			case wire.KindBye:
+				if r, err := wire.ParseRefusal(frame.Kind, frame.Payload); err != nil || r.Code != wire.CodeRole {
+					t.Fatalf("ended by %+v (%v)", r, err)
+				}
+				return
+			}
+		}
+	})
+}

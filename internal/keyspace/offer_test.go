@@ -41,12 +41,12 @@ func TestExecuteForAll(t *testing.T) {
 		}
 		return o
 	}
-	sessions[0].Execute()
+	sessions[0].Execute(nil)
 	if o := offsets(); o != [2]uint64{3, 0} {
 		t.Fatalf("the shards are at %v, want the three writes to the first, and no other", o)
 	}
-	sessions[2].Execute()
-	sessions[1].Execute()
+	sessions[2].Execute(nil)
+	sessions[1].Execute(nil)
 	if o := offsets(); o != [2]uint64{3, 1} {
 		t.Fatalf("the shards are at %v, want all four writes", o)
 	}
@@ -57,7 +57,7 @@ func TestExecuteForAll(t *testing.T) {
 		if !sessions[i].Settle(&sinks[i]) || string(sinks[i].w.Buf) != want || sinks[i].flushes > 0 {
 			t.Errorf("session %d: %q, want %q, with %d flushes", i, sinks[i].w.Buf, want, sinks[i].flushes)
 		}
-		sessions[i].Execute() // of nothing
+		sessions[i].Execute(nil) // of nothing
 	}
 	if o := offsets(); o != [2]uint64{3, 1} {
 		t.Errorf("the shards are at %v behind it all", o)

@@ -1,6 +1,9 @@
 package keyspace
 
-import "github.com/understudy-kv/understudy/wire"
+import (
+	"github.com/understudy-kv/understudy/internal/shard"
+	"github.com/understudy-kv/understudy/wire"
+)
 
 // flush executes what was planned and gives the replies to the sink. The parts run side by side; what they reply is
 // taken in the order of the plan. A part that has gathered enough stops, and goes on once its replies were taken: the
@@ -32,7 +35,7 @@ func (s *Session) submit() {
 		s.offer()
 	}
 	if s.offered {
-		s.serve(true)
+		s.serve(true, nil)
 		s.round.waited.Store(true)
 		<-s.round.ready
 		s.round.waited.Store(false)
@@ -66,9 +69,9 @@ func (s *Session) offer() {
 }
 
 // serve has the round executed, by the session if the shards are idle.
-func (s *Session) serve(gather bool) {
+func (s *Session) serve(gather bool, hold *shard.Hold) {
 	for _, p := range s.parts {
-		p.on.Serve(gather)
+		p.on.Serve(gather, hold)
 	}
 }
 

@@ -186,9 +186,10 @@ func (s *Session) Syncs() bool {
 }
 
 // Execute has executed what Offer queued, with what others have offered at the same shards, if nobody is at them. It does not wait.
-func (s *Session) Execute() {
+// With hold, which may be nil, it is the caller who announces that to replicas.
+func (s *Session) Execute(hold *shard.Hold) {
 	if s.offered && len(s.round.ready) == 0 {
-		s.serve(false)
+		s.serve(false, hold)
 	}
 }
 
@@ -197,7 +198,7 @@ func (s *Session) Execute() {
 func (s *Session) Settle(sink Sink) bool {
 	if len(s.plan) > 0 {
 		if s.offered {
-			s.Execute()
+			s.Execute(nil)
 			select {
 			case <-s.round.ready:
 				s.executed()

@@ -11,6 +11,7 @@ import (
 	"github.com/understudy-kv/understudy/internal/netpoll"
 	"github.com/understudy-kv/understudy/internal/polite"
 	"github.com/understudy-kv/understudy/internal/resp"
+	"github.com/understudy-kv/understudy/internal/shard"
 )
 
 // A reactor serves many connections on one goroutine: it waits for those that have sent something, reads once from each,
@@ -54,6 +55,12 @@ type reactor struct {
 	counted time.Time     // when the processors were
 	took    time.Duration // what the commands of a connection took of late, on average, until they were planned or answered
 	spread  time.Time     // until then every connection gets a goroutine
+	before  time.Time     // when the last round began
+	asked   int           // commands of the offered connections,
+	got     int           // and the bytes that were read for them
+	hold    shard.Hold    // what replicas were not told of yet,
+	held    time.Time     // since then,
+	bytes   int           // and the bytes that were read for it
 	spin    spin
 	woke    bool // it has yielded to others since it waited last
 }
@@ -81,6 +88,12 @@ const (
 	// anything to say.
 	dozeFor   = 10
 	spreadFor = 100 * time.Millisecond
+	// While rounds of at least holdFrom connections without pipelines follow each other within holdFor, replicas are told of what was
+	// written once in about as long, or for so many bytes: each time costs a send and a wake-up for each shard and replica, and a
+	// processor that the reactor shares with whom it wakes. A reactor that finds nothing to do tells them at once.
+	holdFrom  = 4
+	holdFor   = 500 * time.Microsecond
+	holdBytes = 32 << 10
 	// countEvery is after how long the processors are counted again.
 	countEvery = time.Second
 )
@@ -92,6 +105,7 @@ func (r *reactor) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer polite.Keep()()
+	defer r.hold.Announce()
 	for r.wait() {
 		// Replication comes first: who reads here behind a reply of the primary finds what it has written.
 		for _, w := range r.links {
@@ -112,6 +126,7 @@ func (r *reactor) run() {
 func (r *reactor) wait() bool {
 	n := r.poll(0)
 	if n == 0 && len(r.ready) == 0 {
+		r.hold.Announce()
 		// What the last round has woken runs before this goroutine sleeps. Nobody is yielded to for nothing: that wakes a thread.
 		if netpoll.Woken() {
 			r.yield()
@@ -127,7 +142,10 @@ func (r *reactor) wait() bool {
 			n = r.poll(r.patience())
 		}
 	}
-	r.now, r.woke = time.Now(), false
+	r.before, r.now, r.woke = r.now, time.Now(), false
+	if !r.hold.Empty() && r.now.Sub(r.held) >= holdFor {
+		r.hold.Announce()
+	}
 	r.countProcessors()
 	r.lookForIdle()
 	r.mu.Lock()
@@ -264,7 +282,8 @@ func (r *reactor) read(c *conn) {
 		r.end(c)
 		return
 	}
-	if n, err := c.fill(r.now); n == 0 {
+	n, err := c.fill(r.now)
+	if n == 0 {
 		if err == unix.EAGAIN {
 			k.state.Store(idle)
 			return
@@ -290,6 +309,8 @@ func (r *reactor) read(c *conn) {
 	default:
 		c.session.Offer()
 		r.offered = append(r.offered, c)
+		r.asked += len(c.cmds)
+		r.got += n
 	}
 }
 
@@ -313,8 +334,12 @@ func (q quiet) Send(b []byte) error {
 func (r *reactor) settle() {
 	// All shards' groups come before the first reply: what they send to replicas leaves together, and a replica has the writes as soon as
 	// their clients know of them. So the feeders that were woken send first, too.
+	hold := r.holds()
 	for _, c := range r.offered {
-		c.session.Execute()
+		c.session.Execute(hold)
+	}
+	if hold == nil {
+		r.hold.Announce()
 	}
 	if len(r.offered) > 0 && netpoll.Woken() {
 		r.yield()
@@ -335,6 +360,20 @@ func (r *reactor) settle() {
 	}
 	clear(r.offered)
 	r.offered = r.offered[:0]
+}
+
+// holds returns where to note what replicas hear of later, or nil if they are to hear of what is offered now.
+func (r *reactor) holds() *shard.Hold {
+	if r.hold.Empty() {
+		r.held, r.bytes = r.now, 0
+	}
+	r.bytes += r.got
+	pipelines := r.asked > 2*len(r.offered)
+	r.asked, r.got = 0, 0
+	if len(r.offered) < holdFrom || pipelines || r.now.Sub(r.before) >= holdFor || r.bytes > holdBytes {
+		return nil
+	}
+	return &r.hold
 }
 
 // answer sends the replies of a connection if they are there, and reports whether they were.

@@ -1,6 +1,9 @@
 package server
 
 import (
+	"fmt"
+	"io"
+	"net"
 	"runtime"
 	"runtime/metrics"
 	"sync"
@@ -11,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/understudy-kv/understudy/internal/command/commandtest"
+	"github.com/understudy-kv/understudy/internal/eventually"
+	"github.com/understudy-kv/understudy/wire"
 )
 
 // Reads that take the disk's time are left to goroutines; a core that was away for once is no reason.
@@ -94,6 +99,81 @@ func TestReactorLosesNoEdge(t *testing.T) {
 		}
 	}
 	owner.Wait()
+}
+
+// Replicas hear at once of what a few clients write, and now and then of what many do, but always of the last.
+func TestReactorTellsReplicas(t *testing.T) {
+	r := start(t, 1, nil)
+	log := r.ks.Shards()[0].Log()
+	var told atomic.Int64
+	feeder, err := log.NewReader(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var feeding sync.Mutex
+	at := uint64(0)
+	var next func()
+	next = func() {
+		told.Add(1)
+		feeding.Lock()
+		defer feeding.Unlock()
+		for !feeder.Arm(func() { next() }) {
+			run, err := feeder.Next(t.Context(), 0)
+			if err != nil {
+				return
+			}
+			at = run.Next
+		}
+	}
+	next()
+	defer func() { feeding.Lock(); feeder.Close(); feeding.Unlock() }()
+
+	alone := commandtest.Dial(t, r.addr, 2)
+	for i := range 100 {
+		before := told.Load()
+		alone.Do("SET", "k", fmt.Sprint(i))
+		if told.Load() == before {
+			t.Fatalf("SET %d was answered before a replica heard of it", i)
+		}
+	}
+
+	groups := func() (n int64) {
+		if err := log.Replay(0, func(wire.Frame) error { n++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	many := make([]net.Conn, 64)
+	for i := range many {
+		if many[i], err = net.Dial("tcp", r.addr); err != nil {
+			t.Fatal(err)
+		}
+		defer many[i].Close()
+	}
+	eventually.True(t, 30*time.Second, "several groups are told at once", func() bool {
+		ran, heard := groups(), told.Load()
+		for range 50 {
+			for _, c := range many {
+				if _, err := io.WriteString(c, "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, c := range many {
+				var ok [5]byte
+				if _, err := io.ReadFull(c, ok[:]); err != nil || string(ok[:]) != "+OK\r\n" {
+					t.Fatalf("answered %q, %v", ok, err)
+				}
+			}
+		}
+		eventually.True(t, 10*time.Second, "the last one is told", func() bool {
+			feeding.Lock()
+			defer feeding.Unlock()
+			return at == log.Published()
+		})
+		ran, heard = groups()-ran, told.Load()-heard
+		t.Logf("%d groups, told %d times", ran, heard)
+		return heard <= ran-10
+	})
 }
 
 // A reactor lingers where something comes meanwhile, and where nothing does it only tries at times.

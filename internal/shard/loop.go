@@ -294,7 +294,11 @@ func (s *Shard) apply(b wire.Batch, commit int64) error {
 	s.settle(next) // before anybody hears of the position: who does can read it
 	s.commit.Store(commit)
 	s.applied.Store(next)
-	log.Publish(next)
+	if s.hold == nil {
+		log.Publish(next)
+	} else if log.PublishHeld(next) {
+		s.hold.logs = append(s.hold.logs, log)
+	}
 	s.runArmed(next)
 	return nil
 }

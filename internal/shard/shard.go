@@ -89,6 +89,7 @@ type Shard struct {
 	armed   []*armed
 	stalled *stalled      // what is in the log and waits for room to be applied
 	grown   int64         // bytes appended since the housekeeper was told to look at the log
+	hold    *Hold         // who executes the group announces it
 	waited  time.Duration // what the loop waited for a pace since the last beginCommit
 
 	unsettling bool // the log has been told that the end of a rejoin cannot be recorded

@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/understudy-kv/understudy/backlog"
 	"github.com/understudy-kv/understudy/internal/netpoll"
 )
 
@@ -59,10 +60,27 @@ func (s *Shard) isSlow() bool {
 	return until != 0 && time.Now().UnixNano() < until
 }
 
+// A Hold remembers of which shards' new offsets the readers of the log that wait, replicas' feeders above all, were not told yet, so that
+// they are told of several groups at once. The zero value is ready; one goroutine uses it. Whoever holds announces, and soon.
+type Hold struct{ logs []*backlog.Log }
+
+// Empty reports whether there is nothing to announce.
+func (h *Hold) Empty() bool { return len(h.logs) == 0 }
+
+// Announce tells the readers what they were not told.
+func (h *Hold) Announce() {
+	for i, l := range h.logs {
+		l.Announce()
+		h.logs[i] = nil
+	}
+	h.logs = h.logs[:0]
+}
+
 // Serve has the jobs that were offered executed: now, by the caller, if the shard is idle; otherwise by whoever is at it.
 // The jobs' Committed may have been called on return, or may be called later. With gather, others that are about to offer jobs may
-// do so first: one append, one wake-up of each feeder, for all of them. Who has offered for many does not gather.
-func (s *Shard) Serve(gather bool) {
+// do so first: one append, one wake-up of each feeder, for all of them. Who has offered for many does not gather. With hold, which may be
+// nil, it is the caller who announces what was executed here.
+func (s *Shard) Serve(gather bool, hold *Hold) {
 	if s.isSlow() {
 		poke(s.wake)
 		return
@@ -82,7 +100,9 @@ func (s *Shard) Serve(gather bool) {
 	}
 	s.mu.Unlock()
 	if len(s.pending) > 0 {
+		s.hold = hold
 		s.runGroup()
+		s.hold = nil
 	}
 	s.endTurn()
 }

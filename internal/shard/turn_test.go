@@ -63,7 +63,7 @@ func TestTurnIsOneOwners(t *testing.T) {
 				if c%4 == 3 {
 					err = s.Submit(j)
 				} else if err = s.Offer(j); err == nil {
-					s.Serve(true)
+					s.Serve(true, nil)
 				}
 				if err == nil {
 					err = <-j.done
@@ -116,9 +116,9 @@ func TestServeNeverBlocks(t *testing.T) {
 	if err := s.Offer(j); err != nil {
 		t.Fatal(err)
 	}
-	s.Serve(true) // blocks for ever if it takes the parked job
+	s.Serve(true, nil) // blocks for ever if it takes the parked job
 	<-p.began
-	s.Serve(true)
+	s.Serve(true, nil)
 	select {
 	case <-j.done:
 		t.Fatal("the job ran beside the one that holds the shard")
@@ -134,7 +134,7 @@ func TestServeNeverBlocks(t *testing.T) {
 		if err := s.Offer(j); err != nil {
 			t.Fatal(err)
 		}
-		s.Serve(true)
+		s.Serve(true, nil)
 		select {
 		case err := <-j.done:
 			return err == nil
@@ -143,6 +143,60 @@ func TestServeNeverBlocks(t *testing.T) {
 			return false
 		}
 	})
+}
+
+// Who serves with a hold tells readers that wait for what was executed, when it announces; others are told at once.
+func TestServeHolds(t *testing.T) {
+	s := open(t, options(vfs.NewMem()))
+	r, err := s.Log().NewReader(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var hold shard.Hold
+	told := 0
+	serve := func(h *shard.Hold) {
+		t.Helper()
+		j := &put{key: "k", value: "v", done: make(chan error, 1)}
+		if err := s.Offer(j); err != nil {
+			t.Fatal(err)
+		}
+		s.Serve(false, h)
+		select {
+		case err := <-j.done:
+			if err != nil {
+				t.Fatal(err)
+			}
+		default:
+			t.Fatal("an idle shard did not execute on the caller's goroutine")
+		}
+	}
+	for _, c := range []struct {
+		holds int
+		end   func()
+	}{{1, hold.Announce}, {3, hold.Announce}, {2, func() { serve(nil) }}} {
+		if told = 0; !r.Arm(func() { told++ }) || !hold.Empty() {
+			t.Fatal("not armed, or there is something to announce")
+		}
+		for range c.holds {
+			serve(&hold)
+		}
+		if told > 0 || hold.Empty() {
+			t.Fatalf("told %d times of what is held", told)
+		}
+		c.end()
+		hold.Announce()
+		if told != 1 || !hold.Empty() {
+			t.Fatalf("told %d times", told)
+		}
+		for at := uint64(0); at < s.Log().Published(); {
+			run, err := r.Next(t.Context(), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at = run.Next
+		}
+	}
 }
 
 // lingering is a state machine whose Apply waits while it is told to.
@@ -184,12 +238,12 @@ func TestServeLeavesSlowCommitsToTheLoop(t *testing.T) {
 	}
 	long.Store(true)
 	first := offer("a")
-	s.Serve(true)
+	s.Serve(true, nil)
 	stalled.Store(true)
 	second := offer("b")
 	served := make(chan struct{})
 	// Ends at once, unless it executes what was offered; then when the stall does.
-	go func() { s.Serve(true); close(served) }()
+	go func() { s.Serve(true, nil); close(served) }()
 	select {
 	case <-served:
 	case <-time.After(10 * time.Second):
