@@ -56,11 +56,12 @@ type reactor struct {
 	took    time.Duration // what the commands of a connection took of late, on average, until they were planned or answered
 	spread  time.Time     // until then every connection gets a goroutine
 	before  time.Time     // when the last round began
-	asked   int           // commands of the offered connections,
-	got     int           // and the bytes that were read for them
-	hold    shard.Hold    // what replicas were not told of yet,
-	held    time.Time     // since then,
-	bytes   int           // and the bytes that were read for it
+	usage   usage
+	asked   int        // commands of the offered connections,
+	got     int        // and the bytes that were read for them
+	hold    shard.Hold // what replicas were not told of yet,
+	held    time.Time  // since then,
+	bytes   int        // and the bytes that were read for it
 	spin    spin
 	woke    bool // it has yielded to others since it waited last
 }
@@ -88,11 +89,11 @@ const (
 	// anything to say.
 	dozeFor   = 10
 	spreadFor = 100 * time.Millisecond
-	// While rounds of at least holdFrom connections without pipelines follow each other within holdFor, replicas are told of what was
-	// written once in about as long, or for so many bytes: each time costs a send and a wake-up for each shard and replica, and a
-	// processor that the reactor shares with whom it wakes. A reactor that finds nothing to do tells them at once.
+	// While a busy reactor has rounds of at least holdFrom connections without pipelines, within holdFor of each other, replicas are told of
+	// what was written once in about as long, or for so many bytes: each time costs a send and a wake-up for each shard and replica, and a
+	// processor that the reactor shares with whom it wakes. As soon as it finds nothing to do it tells them.
 	holdFrom  = 4
-	holdFor   = 500 * time.Microsecond
+	holdFor   = time.Millisecond
 	holdBytes = 32 << 10
 	// countEvery is after how long the processors are counted again.
 	countEvery = time.Second
@@ -124,9 +125,11 @@ func (r *reactor) run() {
 
 // wait finds the connections that have sent something. It returns false when the reactor is to end.
 func (r *reactor) wait() bool {
+	var idle time.Time // since then, if it is
 	n := r.poll(0)
 	if n == 0 && len(r.ready) == 0 {
 		r.hold.Announce()
+		idle = time.Now()
 		// What the last round has woken runs before this goroutine sleeps. Nobody is yielded to for nothing: that wakes a thread.
 		if netpoll.Woken() {
 			r.yield()
@@ -143,6 +146,7 @@ func (r *reactor) wait() bool {
 		}
 	}
 	r.before, r.now, r.woke = r.now, time.Now(), false
+	r.usage.note(r.before, idle, r.now)
 	if !r.hold.Empty() && r.now.Sub(r.held) >= holdFor {
 		r.hold.Announce()
 	}
@@ -240,6 +244,26 @@ func (s *spin) note(came bool) {
 		s.score = max(s.score-1, 0)
 	}
 }
+
+// usage is how much of its time a reactor has had something to do of late.
+type usage struct{ whole, idle time.Duration }
+
+// usageFor is about how far back that looks.
+const usageFor = 4 * time.Millisecond
+
+// note takes a round, and since when there was nothing to do in it; the zero time if there was always something.
+func (u *usage) note(begun, idle, end time.Time) {
+	u.whole += end.Sub(begun)
+	if !idle.IsZero() {
+		u.idle += end.Sub(idle)
+	}
+	for u.whole > usageFor {
+		u.whole, u.idle = u.whole/2, u.idle/2
+	}
+}
+
+// high reports whether it was more than half.
+func (u *usage) high() bool { return u.idle < u.whole/2 }
 
 // countProcessors looks now and then how many processors there are: the runtime follows the limit of a container.
 func (r *reactor) countProcessors() {
@@ -370,7 +394,7 @@ func (r *reactor) holds() *shard.Hold {
 	r.bytes += r.got
 	pipelines := r.asked > 2*len(r.offered)
 	r.asked, r.got = 0, 0
-	if len(r.offered) < holdFrom || pipelines || r.now.Sub(r.before) >= holdFor || r.bytes > holdBytes {
+	if !r.usage.high() || len(r.offered) < holdFrom || pipelines || r.now.Sub(r.before) >= holdFor || r.bytes > holdBytes {
 		return nil
 	}
 	return &r.hold

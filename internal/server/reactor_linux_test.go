@@ -101,6 +101,75 @@ func TestReactorLosesNoEdge(t *testing.T) {
 	owner.Wait()
 }
 
+// A reactor is busy when it had something to do for more than half of the last few milliseconds; how long it slept before does not count.
+func TestUsage(t *testing.T) {
+	var u usage
+	now := time.Now()
+	round := func(n int, busy, idle time.Duration) {
+		for range n {
+			var since time.Time
+			if idle > 0 {
+				since = now.Add(busy)
+			}
+			end := now.Add(busy + idle)
+			u.note(now, since, end)
+			now = end
+		}
+	}
+	const us = time.Microsecond
+	if u.high() {
+		t.Error("high before the first round")
+	}
+	for _, c := range []struct {
+		rounds     int
+		busy, idle time.Duration
+		want       bool
+	}{
+		{100, 60 * us, 40 * us, true},
+		{100, 40 * us, 60 * us, false},
+		{50, 100 * us, 0, true},
+		{1, 0, time.Hour, false},
+		{100, 100 * us, 0, true},
+		{1, 0, 100 * us, true},
+	} {
+		if round(c.rounds, c.busy, c.idle); u.high() != c.want {
+			t.Errorf("behind %d rounds of %v and %v of nothing: high is %v", c.rounds, c.busy, c.idle, u.high())
+		}
+	}
+}
+
+// What a reactor holds it holds for a busy one's rounds of several clients without pipelines only, and for so many bytes.
+func TestHolds(t *testing.T) {
+	now := time.Now()
+	for name, c := range map[string]struct {
+		idle, since  time.Duration
+		conns, asked int
+		got, bytes   int
+		want         bool
+	}{
+		"many clients":  {0, holdFor / 4, 20, 20, 2000, 0, true},
+		"some bytes":    {0, holdFor / 4, 20, 20, 2000, holdBytes - 2000, true},
+		"enough bytes":  {0, holdFor / 4, 20, 20, 2000, holdBytes - 1999, false},
+		"few clients":   {0, holdFor / 4, holdFrom - 1, holdFrom - 1, 300, 0, false},
+		"pipelines":     {0, holdFor / 4, 20, 41, 2000, 0, false},
+		"nothing to do": {usageFor / 2, holdFor / 4, 20, 20, 2000, 0, false},
+		"long rounds":   {0, holdFor, 20, 20, 2000, 0, false},
+	} {
+		// The log is only listed: nothing is announced here.
+		r := &reactor{now: now, before: now.Add(-c.since), asked: c.asked, got: c.got, offered: make([]*conn, c.conns)}
+		r.usage = usage{whole: usageFor, idle: c.idle}
+		if r.bytes = c.bytes; c.bytes > 0 {
+			r.hold.Note(nil)
+		}
+		if got := r.holds() != nil; got != c.want {
+			t.Errorf("%s: holds is %v", name, got)
+		}
+		if r.asked != 0 || r.got != 0 {
+			t.Errorf("%s: the next round begins with %d commands of %d bytes", name, r.asked, r.got)
+		}
+	}
+}
+
 // Replicas hear at once of what a few clients write, and now and then of what many do, but always of the last.
 func TestReactorTellsReplicas(t *testing.T) {
 	r := start(t, 1, nil)

@@ -297,7 +297,7 @@ func (s *Shard) apply(b wire.Batch, commit int64) error {
 	if s.hold == nil {
 		log.Publish(next)
 	} else if log.PublishHeld(next) {
-		s.hold.logs = append(s.hold.logs, log)
+		s.hold.Note(log)
 	}
 	s.runArmed(next)
 	return nil

@@ -67,6 +67,9 @@ type Hold struct{ logs []*backlog.Log }
 // Empty reports whether there is nothing to announce.
 func (h *Hold) Empty() bool { return len(h.logs) == 0 }
 
+// Note notes that a log has something to announce.
+func (h *Hold) Note(l *backlog.Log) { h.logs = append(h.logs, l) }
+
 // Announce tells the readers what they were not told.
 func (h *Hold) Announce() {
 	for i, l := range h.logs {

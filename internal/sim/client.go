@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/understudy-kv/understudy/internal/command"
+	"github.com/understudy-kv/understudy/internal/keyspace"
 	"github.com/understudy-kv/understudy/internal/resp"
+	"github.com/understudy-kv/understudy/internal/shard"
 	"github.com/understudy-kv/understudy/internal/store"
 	"github.com/understudy-kv/understudy/slottable"
 	"github.com/understudy-kv/understudy/wire"
@@ -93,6 +95,15 @@ func (w *world) write(h *host, st Step) {
 	c := &client{run: h.run}
 	s := h.run.node().Keyspace().NewSession(c)
 	defer s.Close()
+	var hold *shard.Hold
+	if rng.IntN(2) == 0 { // as a reactor that has many clients
+		hold = new(shard.Hold)
+		late := time.Duration(rng.IntN(3000)) * time.Microsecond
+		defer func() {
+			time.Sleep(late)
+			hold.Announce()
+		}()
+	}
 	done, refused := 0, ""
 	for _, args := range cmds {
 		raw := make([][]byte, len(args))
@@ -100,7 +111,7 @@ func (w *world) write(h *host, st Step) {
 			raw[i] = []byte(a)
 		}
 		c.w.Buf = c.w.Buf[:0]
-		_, err := s.Exec([][][]byte{raw}, c)
+		err := c.exec(s, [][][]byte{raw}, hold)
 		if c.run.dead.Load() {
 			break // whatever it says, nobody hears it
 		}
@@ -118,6 +129,20 @@ func (w *world) write(h *host, st Step) {
 	if st.Kind == Wait && done > 0 && !c.run.dead.Load() {
 		w.wait(h, c.run, s.Written(), rng)
 	}
+}
+
+// exec executes the commands as a goroutine of the connection does, or with a hold as a reactor does.
+func (c *client) exec(s *keyspace.Session, cmds [][][]byte, hold *shard.Hold) error {
+	planned := s.Begin(cmds, c)
+	if hold != nil && planned == len(cmds) && !s.Syncs() {
+		s.Offer()
+		s.Execute(hold)
+		if s.Settle(c) {
+			return nil
+		}
+	}
+	_, err := s.Finish(cmds[planned:], c)
+	return err
 }
 
 func reason(reply []byte, err error) string {
