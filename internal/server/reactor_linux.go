@@ -251,8 +251,12 @@ type usage struct{ whole, idle time.Duration }
 // usageFor is about how far back that looks.
 const usageFor = 4 * time.Millisecond
 
-// note takes a round, and since when there was nothing to do in it; the zero time if there was always something.
+// note takes a round, and since when there was nothing to do in it; the zero time if there was always something. The first round has
+// begun at no time.
 func (u *usage) note(begun, idle, end time.Time) {
+	if begun.IsZero() {
+		return
+	}
 	u.whole += end.Sub(begun)
 	if !idle.IsZero() {
 		u.idle += end.Sub(idle)
