@@ -260,8 +260,36 @@ func (w *world) trim(h *host, s *shard.Shard) {
 	}
 }
 
-// wipe empties a data directory.
+// needed reports whether others may be in the middle of a rejoin, and none of them has data that is whole.
+func (w *world) needed(h *host) bool {
+	waits := false
+	for _, g := range w.hosts {
+		switch {
+		case g == h:
+		case g.run == nil:
+			waits = true
+		case len(g.run.shards()) == 0:
+		default:
+			whole := true
+			for _, s := range g.run.shards() {
+				waits = waits || !s.Settled()
+				whole = whole && s.Settled() && !s.Position().IsZero()
+			}
+			if whole {
+				return false
+			}
+		}
+	}
+	return waits
+}
+
+// wipe empties a data directory, unless nobody else has data that is whole and somebody waits for the rest of theirs: who is in the middle of a
+// rejoin by difference needs a node that has everything, and nothing brings that back.
 func (w *world) wipe(h *host) {
+	if w.needed(h) {
+		w.event("%s keeps its data, which others need", h.name)
+		return
+	}
 	h.run.die(false, 0, nil)
 	<-h.run.gone
 	w.bury(h.run)
