@@ -9,20 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The system calls of sockets that never make their caller wait are raw: the Go scheduler is not told, as it need not be.
+// The system calls of sockets that never make their caller wait are raw: the Go scheduler is not told, as it need not be. They are the
+// ones that know only sockets, which have less to look at than read(2) and write(2).
 
-// Read is read(2) of a socket in non-blocking mode.
+// Read is recv(2) that does not wait.
 func Read(fd int, b []byte) (int, error) {
-	return raw(unix.SYS_READ, fd, b)
+	return raw(unix.SYS_RECVFROM, fd, b, unix.MSG_DONTWAIT)
 }
 
-// Write is write(2) to a socket in non-blocking mode.
+// Write is send(2) that does not wait.
 func Write(fd int, b []byte) (int, error) {
-	return raw(unix.SYS_WRITE, fd, b)
+	return raw(unix.SYS_SENDTO, fd, b, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 }
 
-func raw(call uintptr, fd int, b []byte) (int, error) {
-	n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+func raw(call uintptr, fd int, b []byte, flags uintptr) (int, error) {
+	n, _, errno := unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
 	if errno != 0 {
 		return -1, errnoError(errno)
 	}
