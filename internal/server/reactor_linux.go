@@ -361,7 +361,7 @@ func (q quiet) Send(b []byte) error {
 // settle answers what was offered.
 func (r *reactor) settle() {
 	// All shards' groups come before the first reply: what they send to replicas leaves together, and a replica has the writes as soon as
-	// their clients know of them. So the feeders that were woken send first, too.
+	// their clients know of them, unless they are held. So the feeders that were woken send first, too.
 	hold := r.holds()
 	for _, c := range r.offered {
 		c.session.Execute(hold)
