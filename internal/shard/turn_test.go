@@ -174,7 +174,7 @@ func TestServeHolds(t *testing.T) {
 	for _, c := range []struct {
 		holds int
 		end   func()
-	}{{1, hold.Announce}, {3, hold.Announce}, {2, func() { serve(nil) }}} {
+	}{{1, hold.Announce}, {3, hold.Announce}, {2, func() { serve(nil) }}, {2, func() { mustWrite(t, s, "k", "by the loop") }}} {
 		if told = 0; !r.Arm(func() { told++ }) || !hold.Empty() {
 			t.Fatal("not armed, or there is something to announce")
 		}
@@ -184,10 +184,11 @@ func TestServeHolds(t *testing.T) {
 		if told > 0 || hold.Empty() {
 			t.Fatalf("told %d times of what is held", told)
 		}
-		c.end()
-		hold.Announce()
-		if told != 1 || !hold.Empty() {
+		if c.end(); told != 1 {
 			t.Fatalf("told %d times", told)
+		}
+		if hold.Announce(); told != 1 || !hold.Empty() {
+			t.Fatalf("told %d times, once more of nothing", told)
 		}
 		for at := uint64(0); at < s.Log().Published(); {
 			run, err := r.Next(t.Context(), 0)
