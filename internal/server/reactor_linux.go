@@ -59,6 +59,7 @@ type reactor struct {
 	usage   usage
 	asked   int        // commands of the offered connections,
 	got     int        // and the bytes that were read for them
+	crowd   int        // connections of a round on average, times crowdOver
 	hold    shard.Hold // what replicas were not told of yet,
 	held    time.Time  // since then,
 	bytes   int        // and the bytes that were read for it
@@ -89,10 +90,12 @@ const (
 	// anything to say.
 	dozeFor   = 10
 	spreadFor = 100 * time.Millisecond
-	// While a busy reactor has rounds of at least holdFrom connections without pipelines, within holdFor of each other, replicas are told of
-	// what was written once in about as long, or for so many bytes: each time costs a send and a wake-up for each shard and replica, and a
-	// processor that the reactor shares with whom it wakes. As soon as it finds nothing to do it tells them.
+	// While a busy reactor has rounds of at least holdFrom connections without pipelines, and of holdCrowd on average, within holdFor of each
+	// other, replicas are told of what was written once in about as long, or for so many bytes: each time costs a send and a wake-up for
+	// each shard and replica, and a processor that the reactor shares with whom it wakes. As soon as it finds nothing to do it tells them.
 	holdFrom  = 4
+	holdCrowd = 12
+	crowdOver = 64 // rounds
 	holdFor   = time.Millisecond
 	holdBytes = 32 << 10
 	// countEvery is after how long the processors are counted again.
@@ -398,7 +401,12 @@ func (r *reactor) holds() *shard.Hold {
 	r.bytes += r.got
 	pipelines := r.asked > 2*len(r.offered)
 	r.asked, r.got = 0, 0
-	if !r.usage.high() || len(r.offered) < holdFrom || pipelines || r.now.Sub(r.before) >= holdFor || r.bytes > holdBytes {
+	if n := len(r.offered); n > 0 {
+		r.crowd += n - r.crowd/crowdOver
+	}
+	// Some clients come together, and the reactor is busy, whenever another process has had its processor for a moment, too. That is no
+	// reason to let replicas wait.
+	if r.crowd < holdCrowd*crowdOver || !r.usage.high() || len(r.offered) < holdFrom || pipelines || r.now.Sub(r.before) >= holdFor || r.bytes > holdBytes {
 		return nil
 	}
 	return &r.hold
