@@ -20,7 +20,7 @@ type LinkOptions struct {
 	Format             uint32        // newest storage format that the state machine loads, 0 for any
 	AcceptEmptyPrimary bool          // let an empty primary replace this replica's data
 	Silence            time.Duration // default 9 s
-	AckEvery           time.Duration // least time between acks that the primary does not ask for. Default 10 ms
+	AckEvery           time.Duration // time between acks that the primary does not ask for, and half of what one may be late. Default 25 ms
 	Backoff            Backoff
 	Jitter             func() float64 // in [0, 1). Required
 	Node               wire.ID        // this node's, against loops; may be zero
@@ -116,7 +116,7 @@ func NewLink(o LinkOptions) *Link {
 		o.Silence = 9 * time.Second
 	}
 	if o.AckEvery <= 0 {
-		o.AckEvery = 10 * time.Millisecond
+		o.AckEvery = 25 * time.Millisecond
 	}
 	o.Backoff.ensureDefaults()
 	return &Link{opts: o, figures: Figures{FullSyncs: map[wire.Reason]uint64{}, Refusals: map[wire.Code]uint64{}}}

@@ -213,7 +213,7 @@ func TestAcks(t *testing.T) {
 			p.write("v")
 			synctest.Wait()
 			p.write("soon behind it")
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(50 * time.Millisecond)
 			synctest.Wait()
 			p.locked(func() {
 				if a := p.acks[len(p.acks)-1]; a.Applied != p.next || a.Received != p.next {

@@ -202,8 +202,9 @@ func (l *Link) wasApplied(ev Event) {
 	case l.now-l.ackedAt >= l.opts.AckEvery, l.owesAnswer():
 		l.ack()
 	case !l.ackSoon:
+		// While frames come, one of them is acked before that; the timer, which wakes another thread, is for the last of them.
 		l.ackSoon = true
-		l.do(Action{Kind: ActionAckSoon, Wait: l.opts.AckEvery})
+		l.do(Action{Kind: ActionAckSoon, Wait: 2 * l.opts.AckEvery})
 	}
 }
 
