@@ -131,8 +131,9 @@ func TestFullSyncUnderLoad(t *testing.T) {
 	p.primary.fill("k", 16*mib, 4096)
 	p.proxy.Limit(faultproxy.ToClient, 6*mib)
 	p.replica.start()
-	l := p.primary.startLoad(loadOptions{value: 4096, clients: 2, pause: time.Millisecond})
-	eventually(t, 40*time.Second, "the primary has written more than the link took", func() error {
+	// So many clients that what they write is more than the link takes even where each write takes some milliseconds.
+	l := p.primary.startLoad(loadOptions{value: 4096, clients: 8, pause: time.Millisecond})
+	eventually(t, 2*time.Minute, "the primary has written more than the link took", func() error {
 		disk, memory := p.primary.logBytes()
 		if memory > 4*mib {
 			t.Fatalf("%d bytes of backlog in memory", memory)
