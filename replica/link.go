@@ -20,7 +20,7 @@ type LinkOptions struct {
 	Format             uint32        // newest storage format that the state machine loads, 0 for any
 	AcceptEmptyPrimary bool          // let an empty primary replace this replica's data
 	Silence            time.Duration // default 9 s
-	AckEvery           time.Duration // time between acks that the primary does not ask for, and half of what one may be late. Default 25 ms
+	AckEvery           time.Duration // how old the last ack is before a frame that is applied is acked at once; none waits longer than twice that. Default 25 ms
 	Backoff            Backoff
 	Jitter             func() float64 // in [0, 1). Required
 	Node               wire.ID        // this node's, against loops; may be zero

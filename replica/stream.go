@@ -202,7 +202,8 @@ func (l *Link) wasApplied(ev Event) {
 	case l.now-l.ackedAt >= l.opts.AckEvery, l.owesAnswer():
 		l.ack()
 	case !l.ackSoon:
-		// While frames come, one of them is acked before that; the timer, which wakes another thread, is for the last of them.
+		// While frames come, most are acked in passing before that. The timer is for the last of them, and wakes another thread, so it is
+		// not to fire often.
 		l.ackSoon = true
 		l.do(Action{Kind: ActionAckSoon, Wait: 2 * l.opts.AckEvery})
 	}
