@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/understudy-kv/understudy/internal/node"
@@ -27,7 +28,8 @@ type Follower struct {
 	cancel context.CancelFunc
 	links  sync.WaitGroup
 
-	layoutMu sync.Mutex // changes of the data set
+	layoutMu sync.Mutex  // changes of the data set, and of mixed
+	mixed    atomic.Bool // what the store has recorded: see Mixed
 	mu       struct {
 		sync.Mutex
 		runners []*runner
@@ -57,6 +59,7 @@ func NewFollower(o FollowerOptions) (*Follower, error) {
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	shards := o.Store.Shards()
 	f.mu.shards, f.mu.shown = len(shards), len(shards)
+	f.mixed.Store(o.Store.Mixed())
 	if len(shards) == 0 {
 		f.start([]*runner{f.newRunner(0, 0, nil)}) // it learns the shard count and has the others started
 		return f, nil
@@ -176,39 +179,6 @@ func (f *Follower) Upstream() string {
 		return ""
 	}
 	return f.mu.parent.Announce
-}
-
-// Mixed tells why the shards may hold states of two histories: one has loaded a snapshot, or undone a surplus, since the
-// follower was made, and another one is still to, whether its link is up or not; or one is in the middle of a full sync that was begun before that,
-// and of another one nothing is known since. It is nil when they do not, and while the snapshots are loaded into a data set
-// that readers do not see yet. Behind Stop it is final.
-func (f *Follower) Mixed() error {
-	f.mu.Lock()
-	pending := f.mu.pending
-	f.mu.Unlock()
-	if pending {
-		return nil
-	}
-	loaded, unheard, begun := -1, -1, -1
-	for _, r := range f.runners() {
-		g, s := r.figures(), r.shard()
-		heard := g.EverStreamed || len(g.FullSyncs) > 0 || g.Rewinds > 0
-		switch {
-		case g.Owes, !heard && s != nil && !stagedSnapshot(f.opts.FS, s.Dir()).IsZero():
-			begun = r.id
-		case !heard:
-			unheard = r.id
-		case len(g.FullSyncs) > 0 || g.Rewinds > 0:
-			loaded = r.id
-		}
-	}
-	switch waiting := max(begun, unheard); {
-	case loaded >= 0 && waiting >= 0:
-		return fmt.Errorf("shard %d has gone over to the primary's data and shard %d has not: it is older, or of another history", loaded, waiting)
-	case begun >= 0 && unheard >= 0:
-		return fmt.Errorf("the full sync of shard %d was begun before this start, and shard %d, which was not heard since, may have loaded its own: one's data is older", begun, unheard)
-	}
-	return nil
 }
 
 // LagMillis is the worst shard's; see [Lag].
@@ -333,6 +303,7 @@ func (f *Follower) switchTo(n int) error {
 	f.mu.Lock()
 	f.mu.pending, f.mu.shown = false, n
 	f.mu.Unlock()
+	f.mixed.Store(false)
 	f.opts.Logger.Info("switched to the data set for the primary's shard count", "shards", n)
 	return nil
 }

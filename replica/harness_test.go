@@ -158,6 +158,8 @@ type fakeStore struct {
 	shards, next []*fakeShard
 	made         int
 	switches     int
+	mixed        bool
+	marks        int // how often SetMixed was called
 }
 
 func shardsOf(fs []*fakeShard) (out []Shard) {
@@ -185,10 +187,18 @@ func (s *fakeStore) NewDataset(n int) ([]Shard, error) {
 }
 
 func (s *fakeStore) Switch() error {
-	s.shards, s.next = s.next, nil
+	s.shards, s.next, s.mixed = s.next, nil, false
 	s.switches++
 	return nil
 }
+
+func (s *fakeStore) SetMixed(mixed bool) error {
+	s.mixed = mixed
+	s.marks++
+	return nil
+}
+
+func (s *fakeStore) Mixed() bool { return s.mixed }
 
 // network connects a follower to fake primaries, shard i at port 7000+i.
 type network struct {

@@ -62,7 +62,8 @@ func TestOneShardResumesAnotherSyncs(t *testing.T) {
 }
 
 // TestMixed: a promotion is told when one shard has loaded a snapshot and another one has not, also when that one
-// streamed before and when the primary is gone since; and is not told when the snapshots are for a data set of their own.
+// streamed before, when the primary is gone since and after a restart; and is not told when none has loaded one, nor when the
+// snapshots are for a data set of their own.
 func TestMixed(t *testing.T) {
 	// setup makes two shards, both streaming. Then the primary forgets its log, and shard 1's snapshot does not arrive.
 	setup := func(t *testing.T) (*network, *fakeStore, *Follower, *bool) {
@@ -108,7 +109,7 @@ func TestMixed(t *testing.T) {
 		up(network, false)
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		what := "shard 0 has gone over to the primary's data and shard 1 has not"
+		what := "shard 0 has gone over to the primary's data and shard 1 ("
 		expectMixed := func(when string) {
 			t.Helper()
 			if err := f.Mixed(); err == nil || !strings.Contains(err.Error(), what) {
@@ -128,18 +129,69 @@ func TestMixed(t *testing.T) {
 		expectMixed("the primary is gone")
 		network.close(f)
 		expectMixed("the links have ended")
-		// A process that ends in the middle of a transfer leaves this.
-		if _, _, err := openStaging(store.fs, "shard-1", wire.Position{Generation: wire.Generation{1}, Offset: 4}, &wire.Manifest{Snapshot: wire.ID{1}}, minBlock, nil); err != nil {
+		// Another process knows it from the data directory, whatever is left of the transfer.
+		if err := discardStaging(store.fs, "shard-1"); err != nil {
 			t.Fatal(err)
 		}
+		what = "a shard has gone over to a primary's data, and shard 0 ("
 		f = network.follow(store, nil)
-		what = "the full sync of shard 1 was begun before this start"
 		expectMixed("after a restart")
-		network.primaries[1].locked(func() { *damaged = false })
 		up(network, false)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if s := f.Status(); s[0].Link.State != "streaming" || s[1].Link.State == "streaming" {
+			t.Fatalf("shard 0 is %s, shard 1 %s", s[0].Link.State, s[1].Link.State)
+		}
+		what = "shard 1"
+		expectMixed("shard 0 streams")
+		network.primaries[1].locked(func() { *damaged = false })
+		caughtUp(t, f)
+		network.close(f)
+		if err := f.Mixed(); err != nil || store.mixed || store.marks != 2 {
+			t.Fatalf("%v; recorded: %t, and that %d times", err, store.mixed, store.marks)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		// A shard that streamed before is of the old history, too, while its link is down.
+		network, _, f, _ := setup(t)
+		network.primaries[1].locked(func() {
+			network.primaries[1].refuse = &wire.Refusal{Version: wire.Version, Code: wire.CodeBusy, Text: "come again"}
+		})
+		up(network, false)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if err := f.Mixed(); err == nil || !strings.Contains(err.Error(), "shard 0 has gone over to the primary's data and shard 1 (its link: backoff) has not") {
+			t.Fatal(err)
+		}
+		network.primaries[1].locked(func() { network.primaries[1].refuse = nil })
 		caughtUp(t, f)
 		if err := f.Mixed(); err != nil {
 			t.Fatal(err)
+		}
+		network.close(f)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		// What was begun and not loaded has changed nothing, also over a restart.
+		network, store, f, damaged := setup(t)
+		network.primaries[0].locked(func() {
+			network.primaries[0].refuse = &wire.Refusal{Version: wire.Version, Code: wire.CodeBusy, Text: "come again"}
+		})
+		network.primaries[1].locked(func() { *damaged = true })
+		up(network, false)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if err := f.Mixed(); err != nil || !f.runners()[1].figures().Owes {
+			t.Fatal("the full sync has changed nothing:", err)
+		}
+		network.close(f)
+		if _, _, err := openStaging(store.fs, "shard-1", wire.Position{Generation: wire.Generation{1}, Offset: 4}, &wire.Manifest{Snapshot: wire.ID{1}}, minBlock, nil); err != nil {
+			t.Fatal(err)
+		}
+		up(network, true)
+		f = network.follow(store, nil)
+		time.Sleep(30 * time.Second)
+		if err := f.Mixed(); err != nil || store.marks != 0 {
+			t.Fatalf("after a restart: %v; %d records", err, store.marks)
 		}
 		network.close(f)
 	})
@@ -158,6 +210,20 @@ func TestMixed(t *testing.T) {
 		}
 		if err := f.Mixed(); err != nil {
 			t.Fatalf("readers see the old data set, whole: %v", err)
+		}
+		network.close(f)
+		// Were it not whole, it would stay so until readers see the new one.
+		store.mixed = true
+		f = network.follow(store, nil)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if err := f.Mixed(); err == nil || store.switches != 0 {
+			t.Fatalf("readers see what was mixed before: %v, %d switches", err, store.switches)
+		}
+		second.locked(func() { second.refuse = nil })
+		caughtUp(t, f)
+		if err := f.Mixed(); err != nil || store.switches != 1 || store.marks != 0 {
+			t.Fatalf("%v; %d switches, %d records", err, store.switches, store.marks)
 		}
 		network.close(f)
 	})

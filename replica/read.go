@@ -96,6 +96,9 @@ func (s *session) read(first []Action) error {
 		if ev.Kind != EventWake {
 			s.obey(s.step(ev, &s.acts))
 		}
+		if err := s.r.f.settle(); err != nil {
+			return fmt.Errorf("%w: %w", ErrShard, err)
+		}
 		switch ev.Kind {
 		case EventWelcome:
 			s.frames.limit = 0 // it has been accepted, and so has the primary
@@ -347,6 +350,9 @@ func (s *session) carryOut(a Action) (ev Event, err error) {
 // install switches the shard to what was staged, and the node to its new data set if this was the last shard of it.
 func (s *session) install(a Action) error {
 	if err := s.staging.seal(); err != nil {
+		return err
+	}
+	if err := s.r.f.goOver(); err != nil {
 		return err
 	}
 	shard := s.r.shard()

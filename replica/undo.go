@@ -157,6 +157,9 @@ func (s *session) undo(a Action) error {
 	if err := s.undoing.complete(); err != nil {
 		return err
 	}
+	if err := s.r.f.goOver(); err != nil {
+		return err
+	}
 	err := s.r.shard().(rewinder).Rewind(a.Position, a.Settles, a.Lineage, s.undoing.each)
 	if errors.Is(err, shard.ErrCannotRewind) {
 		err = fmt.Errorf("%w: %w", ErrCannotUndo, err)

@@ -106,6 +106,12 @@ func (d *dataDir) Switch() error {
 	return err
 }
 
+// SetMixed is part of [DataSets].
+func (d *dataDir) SetMixed(mixed bool) error { return d.store.SetMixed(mixed) }
+
+// Mixed is part of [DataSets].
+func (d *dataDir) Mixed() bool { return d.store.Mixed() }
+
 // discard gives up a data set that was not switched to.
 func (d *dataDir) discard() error {
 	d.mu.Lock()

@@ -105,4 +105,9 @@ type DataSets interface {
 	NewDataset(n int) ([]*shard.Shard, error)
 	// Switch makes the data set of the last NewDataset the one that readers see.
 	Switch() error
+	// SetMixed records that the shards that readers see may hold states of two histories, or that they do not any more. It
+	// is durable on return. Switch takes it back, and so does a promotion.
+	SetMixed(bool) error
+	// Mixed is what was recorded last.
+	Mixed() bool
 }

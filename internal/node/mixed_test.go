@@ -1,13 +1,19 @@
 package node_test
 
 import (
+	"context"
 	"errors"
+	"net"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/understudy-kv/understudy/internal/eventually"
 	"github.com/understudy-kv/understudy/internal/node"
 	"github.com/understudy-kv/understudy/internal/store"
+	"github.com/understudy-kv/understudy/replica"
 )
 
 // A lateMix is a follower of which one shard loads a snapshot while its links are being ended.
@@ -70,5 +76,84 @@ func TestPromotionBesideASnapshotThatIsLoaded(t *testing.T) {
 	})
 	if !made[1].discarded.Load() {
 		t.Error("what was staged of the old primary is kept")
+	}
+}
+
+// A node whose shards may be of two histories is not promoted after a restart either, nor while it follows another primary
+// that is not there; by force it is, and that is the end of it.
+func TestPromotionOfAMixedDirectory(t *testing.T) {
+	p := openNode(t, "p", "")
+	p.fill("k", 10)
+	r := openNode(t, "r", p.ReplicationAddr())
+	r.ready()
+	same(t, p, r)
+	r.close()
+	var data node.DataSets
+	follow := r.opts.Follow
+	r.opts.Follow = func(env node.FollowEnv) (node.Follower, error) {
+		data = env.Store
+		return follow(env)
+	}
+	r.open()
+	if err := data.SetMixed(true); err != nil {
+		t.Fatal(err)
+	}
+	r.close()
+	p.close()
+	r.open()
+	for range 2 {
+		if err := r.Promote(t.Context(), false); !errors.Is(err, node.ErrNotWhole) {
+			t.Fatalf("the promotion gave %v", err)
+		}
+		r.follow("127.0.0.1:1")
+	}
+	if err := r.Promote(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	r.close()
+	r.open()
+	r.follow("127.0.0.1:1")
+	r.promote()
+	r.do("SET", "k", "v")
+}
+
+// One shard has joined again by difference, and the other one cannot reach its port: the node's data is of two histories.
+func TestPromotionBesideOneShardsRejoin(t *testing.T) {
+	old, next := left(t)
+	_, base, err := node.SplitAddress(next.ReplicationAddr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mended atomic.Bool
+	old.close()
+	old.opts.Follow = replica.Follow(replica.FollowerOptions{
+		Backoff: replica.Backoff{Min: 10 * time.Millisecond, Patient: 20 * time.Millisecond},
+		Dial: func(ctx context.Context, address string) (net.Conn, error) {
+			if strings.HasSuffix(address, ":"+strconv.Itoa(base+1)) && !mended.Load() {
+				return nil, errors.New("the port is blocked")
+			}
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", address)
+		},
+	})
+	old.open()
+	old.follow(next.ReplicationAddr())
+	for range 2 {
+		eventually.True(t, patience, "shard 0 is the new primary's", func() bool {
+			s := old.Status().Shards[0]
+			return s.Position == next.Status().Shards[0].Position && !s.Unsettled
+		})
+		if err := old.Promote(t.Context(), false); !errors.Is(err, node.ErrNotWhole) {
+			t.Fatalf("the promotion gave %v", err)
+		}
+		old.close()
+		old.open()
+	}
+	mended.Store(true)
+	identical(t, next, old)
+	old.ready()
+	old.promote()
+	if n := old.syncs() + next.syncs(); n != 0 {
+		t.Errorf("%d full syncs", n)
 	}
 }

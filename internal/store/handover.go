@@ -30,7 +30,9 @@ func (s *Store) TakeOver(id wire.ID) error {
 	if id.IsZero() {
 		return errNoID
 	}
-	return s.changeNode(func(n *node) { n.Takeover, n.Role, n.Primary, n.Handover = id.String(), Primary, "", nil })
+	return s.changeNode(func(n *node) {
+		n.Takeover, n.Role, n.Primary, n.Handover, n.Mixed = id.String(), Primary, "", nil, false
+	})
 }
 
 // Void records that the handover with that id will never be carried out here.

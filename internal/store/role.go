@@ -49,10 +49,23 @@ func (s *Store) Role() (Role, string) {
 }
 
 // SetRole records what the node is from now on; it is durable on return. A handover that it records is over. Data sets that
-// are made later are opened as that role needs them; the open shards are the caller's to change.
+// are made later are opened as that role needs them; the open shards are the caller's to change. What shards a primary has
+// are of one history, its own.
 func (s *Store) SetRole(r Role, primary string) error {
-	return s.changeNode(func(n *node) { n.Role, n.Primary, n.Handover = r, primary, nil })
+	return s.changeNode(func(n *node) {
+		n.Role, n.Primary, n.Handover = r, primary, nil
+		n.Mixed = n.Mixed && r != Primary
+	})
 }
+
+// SetMixed records that the shards of the node's dataset may hold states of two histories, or that they do not any more; it
+// is durable on return. A switch to another dataset takes it back, and so does the role of a primary.
+func (s *Store) SetMixed(mixed bool) error {
+	return s.changeNode(func(n *node) { n.Mixed = mixed })
+}
+
+// Mixed is what SetMixed recorded last.
+func (s *Store) Mixed() bool { return s.nodeCopy().Mixed }
 
 // SetShardOptions changes what shards that are made or opened later get; the open shards are the caller's to change.
 func (s *Store) SetShardOptions(change func(*shard.Options)) {

@@ -91,6 +91,7 @@ type node struct {
 	Takeover string `json:"takeover,omitempty"` // the last handover that this node took over by
 	Void     string `json:"void,omitempty"`     // the last one that was taken back here
 
+	Mixed    bool      `json:"mixed,omitempty"`    // the shards may hold states of two histories
 	Building *building `json:"building,omitempty"` // a data set that is to replace the present one
 	Handover *Handover `json:"handover,omitempty"` // of this node's role to another one; its outcome is not known
 }
@@ -347,7 +348,7 @@ func (s *Store) forget() error { return s.changeNode(func(n *node) { n.Building 
 func (s *Store) Switch(d *Dataset) error {
 	s.mu.Lock()
 	old, n := s.mu.dataset, s.mu.node
-	n.Dataset, n.Shards, n.Building = d.number, len(d.shards), nil
+	n.Dataset, n.Shards, n.Building, n.Mixed = d.number, len(d.shards), nil, false
 	err := s.writeNode(n)
 	if err == nil {
 		s.mu.node, s.mu.dataset = n, d

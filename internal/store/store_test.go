@@ -2,7 +2,6 @@ package store_test
 
 import (
 	"errors"
-	"github.com/understudy-kv/understudy/internal/engine"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -12,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/goleak"
 
+	"github.com/understudy-kv/understudy/internal/engine"
 	"github.com/understudy-kv/understudy/internal/shard"
 	"github.com/understudy-kv/understudy/internal/store"
 	"github.com/understudy-kv/understudy/primary/machinetest"
@@ -398,4 +398,50 @@ func TestSwitchWithoutKeeping(t *testing.T) {
 		t.Fatalf("reopened with %d shards, the last one at %s, %d data sets on disk", len(s.Shards()), s.Shards()[2].Position(), datasets(t, dir))
 	}
 	closeStore(t, s)
+}
+
+// That the shards may be of two histories outlives restarts and other primaries, and ends with the data set or with a promotion.
+func TestMixedOutlivesRestarts(t *testing.T) {
+	for name, end := range map[string]func(*store.Store) error{
+		"taken back": func(s *store.Store) error { return s.SetMixed(false) },
+		"promotion":  func(s *store.Store) error { return s.SetRole(store.Primary, "") },
+		"handover":   func(s *store.Store) error { return s.TakeOver(wire.ID{1}) },
+		"another data set": func(s *store.Store) error {
+			d, err := s.NewDataset(3)
+			if err != nil {
+				return err
+			}
+			return s.Switch(d)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options(t.TempDir(), 2)
+			o.Role = store.Replica
+			s := open(t, o)
+			if s.Mixed() {
+				t.Fatal("a new directory is mixed")
+			}
+			if err := s.SetMixed(true); err != nil {
+				t.Fatal(err)
+			}
+			closeStore(t, s)
+			o.Shards = 0
+			s = open(t, o)
+			if err := s.SetRole(store.Replica, "other:1"); err != nil {
+				t.Fatal(err)
+			}
+			if !s.Mixed() {
+				t.Fatal("it was forgotten")
+			}
+			if err := end(s); err != nil {
+				t.Fatal(err)
+			}
+			closeStore(t, s)
+			s = open(t, o)
+			if s.Mixed() {
+				t.Error("it outlived its end")
+			}
+			closeStore(t, s)
+		})
+	}
 }
