@@ -35,7 +35,7 @@ func growth() scenario {
 			}
 			cost = nil
 			for _, n := range t.GrowCopies {
-				l, err := t.grown(ctx, fmt.Sprintf("%d replicas", n), t.Keys, 0, n, 0)
+				l, err := t.grown(ctx, fmt.Sprintf("%d replicas", n), t.Keys, 0, n, copiesWrites*int64(t.Keys))
 				if err != nil {
 					return err
 				}
@@ -50,9 +50,13 @@ func growth() scenario {
 	}
 }
 
+// copiesWrites is how often each key is written to, on average, for each number of replicas.
+const copiesWrites = 8
+
 // grown measures SETs of 64 bytes at the longest pipeline on one size of everything, so many requests or, if that is 0, as long as
 // loads last. Data sets of different sizes are written to as often as the largest one has keys: a short load would measure
-// what happens to be due behind the fill, a flush and the compaction of it all, or nothing of that.
+// what happens to be due behind the fill, a flush and the compaction of it all, or nothing of that. So it would with numbers of replicas
+// that share the machine: eight of them leave time for a fifth of the requests, with as many flushes.
 func (t *turn) grown(ctx context.Context, name string, keys uint64, shards, replicas int, requests int64) (l *loaded, err error) {
 	one := *t
 	one.dir = filepath.Join(t.dir, name)
