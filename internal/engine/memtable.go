@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/understudy-kv/understudy/internal/hugepage"
 	"github.com/understudy-kv/understudy/internal/polite"
 )
 
@@ -83,6 +84,7 @@ const (
 	chunkBits  = 17 // of a ref that say where in the chunk: 1 MiB in units of 8 bytes
 	maxChunk   = refUnit << chunkBits
 	minChunk   = 64 << 10
+	hugeFrom   = 8 // chunks, some MiB, from which on it is worth what else is on the same large page
 	minIndex   = 1 << 10
 )
 
@@ -99,6 +101,7 @@ func newMemtable(id, first uint64, hides []span, keys int) *memtable {
 	}
 	m := &memtable{id: id, first: first, hides: hides}
 	index := make([]uint64, n)
+	hugepage.Advise(index)
 	m.index.Store(&index)
 	// The first chunk begins behind ref 0, which stands for none.
 	m.chunks.Store(&[][]byte{make([]byte, minChunk)})
@@ -128,7 +131,11 @@ func (m *memtable) room(n int) ([]byte, uint32) {
 		if len(chunks[last]) > maxChunk {
 			size = maxChunk
 		}
-		more := append(chunks[:last+1:last+1], make([]byte, max(size, n)))
+		chunk := make([]byte, max(size, n))
+		if last >= hugeFrom {
+			hugepage.Advise(chunk)
+		}
+		more := append(chunks[:last+1:last+1], chunk)
 		m.chunks.Store(&more)
 		chunks, last, m.used = more, last+1, 0
 	}
@@ -243,6 +250,7 @@ func (m *memtable) arrange(w *polite.Worker) {
 func (m *memtable) grow() {
 	old := *m.index.Load()
 	index := make([]uint64, 2*len(old))
+	hugepage.Advise(index)
 	mask := uint32(len(index) - 1)
 	for _, s := range old {
 		if s == 0 {

@@ -63,7 +63,7 @@ var importRules = []importRule{
 		why: "primary and replica never import each other: what both need is below them, and a role can change at run time",
 	},
 	{
-		of: "internal/engine", never: []string{everything, "net"}, unless: []string{"internal/engine", "internal/polite", "wire"},
+		of: "internal/engine", never: []string{everything, "net"}, unless: []string{"internal/engine", "internal/hugepage", "internal/polite", "wire"},
 		why: "the engine applies batches and answers reads; it knows neither the log nor who asks",
 	},
 	{
