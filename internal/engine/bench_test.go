@@ -180,3 +180,41 @@ func BenchmarkSortRefs(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/key")
 }
+
+// BenchmarkMemtable overwrites, and reads, the keys of a memtable of a million in no order: what waits for memory in a put and in a get.
+func BenchmarkMemtable(b *testing.B) {
+	const n = 1_000_000
+	m := newMemtable(1, 0, nil, n)
+	key, value := AppendDataKey(nil, []byte("key:000000000000")), make([]byte, 64)
+	next := func(i int) []byte {
+		for at, rest := len(key)-1, i*7_368_787%n; at >= len(key)-6; at-- { // a prime: all keys, in no order
+			key[at], rest = '0'+byte(rest%10), rest/10
+		}
+		return key
+	}
+	for i := range n {
+		k := next(i)
+		m.put(hashKey(k), k, value, false)
+	}
+	i := 0
+	b.Run("put", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			k := next(i)
+			m.put(hashKey(k), k, value, false)
+			if i++; i%256 == 0 {
+				m.reuse.turn() // as there are no readers
+			}
+		}
+	})
+	b.Run("get", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			k := next(i)
+			if m.get(hashKey(k), k) == 0 {
+				b.Fatal("a key is missing")
+			}
+			i++
+		}
+	})
+}
