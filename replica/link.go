@@ -95,7 +95,6 @@ type Figures struct {
 	Since                      time.Duration // when the link began or ceased to stream
 	CaughtUpAt                 time.Duration // when it last knew that it had everything
 	EverCaughtUp               bool
-	EverStreamed               bool
 	Owes                       bool // a full sync or a rewind was begun, by this link, and neither was completed since
 	LastResync                 string
 	LastRefusal                string

@@ -138,7 +138,7 @@ func (l *Link) stream(from, durable uint64) {
 	l.asked, l.ackSoon = 0, false
 	l.received, l.applied, l.durable, l.digest = from, from, min(durable, from), 0
 	l.figures.PrimaryOffset = max(l.welcome.Next, from)
-	l.figures.Heard, l.figures.Alarm, l.figures.EverStreamed, l.figures.Owes = l.now, nil, true, false
+	l.figures.Heard, l.figures.Alarm, l.figures.Owes = l.now, nil, false
 	l.caughtUp()
 	l.ack()
 }

@@ -10,9 +10,8 @@ import "unsafe"
 // Size is that of a large page, in bytes, as the kernel gives it out on amd64 and on arm64 with small pages of 4 KiB.
 const Size = 2 << 20
 
-// Advise says that what s has room for should be on large pages. It is for memory that was just made and that is used at
-// random, for as long as the process lives or nearly so: a large page is as a rule given when the first byte of it is
-// written to, and the kernel does not take a part of it back. What shares the first and the last page with s gets one, too. Less than half a
+// Advise says that what s has room for should be on large pages. It is for memory that was just made, is used at random,
+// and will be needed nearly all: a large page is as a rule given when the first byte of it is written to. What shares the first and the last page with s gets one, too. Less than half a
 // large page is left alone, and so is everything where the operating system has none, or is told to give none: on Linux,
 // /sys/kernel/mm/transparent_hugepage/enabled says never.
 //

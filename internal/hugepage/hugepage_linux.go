@@ -2,8 +2,8 @@ package hugepage
 
 import "golang.org/x/sys/unix"
 
-// advise asks for it. An error means that there are none; nothing depends on them. The call that takes a slice would have to be given one
-// of memory that is not only the caller's.
+// advise asks for it. An error means that there are none; nothing depends on them. [unix.Madvise] takes a
+// slice, which would have to reach beyond the caller's memory.
 func advise(at, n uintptr) {
 	from, size := around(at, n)
 	_, _, _ = unix.RawSyscall(unix.SYS_MADVISE, from, size, unix.MADV_HUGEPAGE)

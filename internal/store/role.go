@@ -80,7 +80,7 @@ func (s *Store) changeNode(change func(*node)) error {
 	n := s.mu.node
 	change(&n)
 	if err := s.writeNode(n); err != nil {
-		return fmt.Errorf("recording the node's role: %w", err)
+		return fmt.Errorf("writing %s: %w", s.fs.PathJoin(s.opts.Dir, nodeFile), err)
 	}
 	s.mu.node = n
 	s.opts.Shard.Writable = n.Role == Primary
