@@ -30,6 +30,7 @@ type Facts struct {
 	Path          []wire.ID // where its data comes from: node ids from the root of the chain down to this node
 	Following     bool      // it follows another node
 	Streaming     bool      // ... and hears everything from it
+	Mixed         bool      // ... and its shards may hold states of two histories
 	Cluster       string
 	Shard, Shards uint32 // of the port that was dialled; the shard count
 	Format        uint32 // storage format of a snapshot's files, 0 if it does not matter
@@ -119,6 +120,8 @@ func admit(h wire.Hello, f Facts) (Verdict, bool) {
 		return refuse(wire.CodeShard, "this port serves shard %d of %d, the replica asked for shard %d; is --primary set to the port base?", f.Shard, f.Shards, h.Shard), true
 	case len(f.Lineage) == 0:
 		return refuse(wire.CodeLoading, "shard %d has no data of its own yet", f.Shard), true
+	case f.Mixed:
+		return refuse(wire.CodeLoading, "some shards of this node have gone over to its primary's data and others have not; try later, or follow its primary"), true
 	case f.Unsettled:
 		return refuse(wire.CodeLoading, "shard %d is rejoining by difference and has no whole data yet", f.Shard), true
 	}

@@ -15,7 +15,7 @@ import (
 // TestDecide replays the stories in testdata/decide; -rewrite records them anew. A generation is written as one letter.
 //
 //	primary [cluster=c] [shards=n] [shard=n] [format=n] lineage=(a@0,b@100) published=n oldest=n group=n
-//	        [follows=streaming|down] [unsettled] [novalues] [path=(n,n)]
+//	        [follows=streaming|down] [unsettled] [mixed] [novalues] [path=(n,n)]
 //	hello [position=a:5] [lineage=(a@0)] [settles=a:5] [difference] [shards=n] [shard=n] [cluster=c] [format=n] [version=n] [node=n] [replica=n] [auth=no]
 //
 // A shard can tell what it has under single keys, unless it says novalues.
@@ -55,6 +55,8 @@ func TestDecide(t *testing.T) {
 						f.Lineage = lineage(t, a.Vals)
 					case "unsettled":
 						f.Unsettled = true
+					case "mixed":
+						f.Mixed = true
 					case "novalues":
 						f.Values = false
 					default:

@@ -185,6 +185,7 @@ func (s *Server) open(p *port, h wire.Hello, address string) *opening {
 			o.closeReader()
 			continue
 		}
+		f.Mixed = s.opts.Mixed() // behind the look at the shard, which gets another state only once this is true
 		o.verdict = Decide(h, f)
 		if o.verdict.Action != Resume {
 			o.closeReader()

@@ -52,6 +52,9 @@ type ServerOptions struct {
 	Following func() bool
 	// Streaming reports whether a node that follows another one hears everything from it. Default: it does.
 	Streaming func() bool
+	// Mixed reports whether the shards of a node that follows another one may hold states of two histories: nobody is served meanwhile. It is
+	// called with no lock held. Default: they do not.
+	Mixed func() bool
 	// Announce is where clients reach this node, "host:port", as replicas are told. Default: they are not told.
 	Announce func() string
 	// Takeover answers a primary that hands its role over to this node; it may take as long as a promotion. Default: no
@@ -88,6 +91,9 @@ func (o *ServerOptions) EnsureDefaults() {
 	}
 	if o.Streaming == nil {
 		o.Streaming = func() bool { return true }
+	}
+	if o.Mixed == nil {
+		o.Mixed = func() bool { return false }
 	}
 	if o.Announce == nil {
 		o.Announce = func() string { return "" }

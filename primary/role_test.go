@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"math"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,6 +128,41 @@ func (s *stage) resumeAgain(replica byte) wire.Welcome {
 	h.Shards = 1
 	p.send(wire.AppendHello(nil, h))
 	return p.welcome(wire.KindResume)
+}
+
+// A node whose shards may be of two histories serves nobody: its sessions end before a shard of it gets another state, and there are none
+// until all of them are of one history.
+func TestNobodyIsServedByAMixedNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mixed := false
+		s := newStage(t, 2, backlog.Options{}, ServerOptions{Mixed: func() bool { return mixed }, Following: func() bool { return true }})
+		defer s.end()
+		a, b := s.resume(0, 1, 0), s.resume(1, 1, 0)
+		s.server.Changed() // nothing has
+		for _, p := range []*peer{a, b} {
+			p.heartbeat()
+		}
+		mixed = true
+		s.server.Changed()
+		for shard, p := range []*peer{a, b} {
+			if r := p.ending(); r.Code != wire.CodeRole {
+				t.Fatalf("shard %d ended with %+v", shard, r)
+			}
+			p.close()
+			again := s.dial(shard)
+			h := hello(1, at(0))
+			h.Shards, h.Shard = 2, uint32(shard)
+			again.send(wire.AppendHello(nil, h))
+			if r := again.ending(); r.Code != wire.CodeLoading || !strings.Contains(r.Text, "some shards of this node have gone over to its primary's data") {
+				t.Fatalf("shard %d was answered %+v", shard, r)
+			}
+			again.close()
+		}
+		synctest.Wait()
+		mixed = false
+		s.server.Changed()
+		s.resume(0, 1, 0).heartbeat()
+	})
 }
 
 // Pitfall 11: an ack of the generation before does not satisfy a WAIT of the new one, and a WAIT that waits when the node

@@ -112,8 +112,11 @@ func (c *session) run() {
 }
 
 // current reports whether the session may go on: the shard's lineage and the node's path are those that the replica was
-// welcomed with.
-func (c *session) current() bool { return c.onLineage() && slices.Equal(c.path, c.server.opts.Path()) }
+// welcomed with, and the node's shards are of one history.
+func (c *session) current() bool {
+	o := &c.server.opts
+	return c.onLineage() && slices.Equal(c.path, o.Path()) && !o.Mixed()
+}
 
 // onLineage reports whether the shard's lineage is the session's. Frames carry no generation, so nothing that was read
 // from the log may be sent once this is false: a shard stores a new lineage before it publishes the first frame of it.

@@ -239,8 +239,8 @@ func (f *Follower) layout(r *runner, n int) (resumable bool, err error) {
 	return !shards[0].Position().IsZero() || !stagedSnapshot(f.opts.FS, shards[0].Dir()).IsZero(), nil
 }
 
-// trySwitch shows readers the new data set once every shard of it has its snapshot. Links call it when that may have come
-// true: after a snapshot, after a resume, and with each heartbeat.
+// trySwitch shows readers the new data set once every shard of it has its snapshot, and all of them stream: until then it is the old one.
+// Links call it when that may have come true: after a snapshot, after a resume, and with each heartbeat.
 func (f *Follower) trySwitch() error {
 	f.mu.Lock()
 	pending := f.mu.pending
@@ -260,7 +260,7 @@ func (f *Follower) trySwitch() error {
 	data := false
 	for _, r := range runners {
 		at := r.shard().Position()
-		if at.IsZero() {
+		if at.IsZero() || !r.streams() {
 			return nil
 		}
 		data = data || at.Offset > 0

@@ -40,34 +40,45 @@ func (f *Follower) Mixed() error {
 // goOver records that a shard's state is about to be replaced, or taken back. Until the others stream beside it, the node
 // may not know what history they are of: their links may be down, and the primary gone before they come up.
 func (f *Follower) goOver() error {
-	f.layoutMu.Lock()
-	defer f.layoutMu.Unlock()
-	f.mu.Lock()
-	alone := f.mu.pending || f.mu.shards < 2 // readers do not see the shard, or no other one
-	f.mu.Unlock()
-	if alone || f.mixed.Load() {
-		return nil
-	}
-	if err := f.opts.Store.SetMixed(true); err != nil {
+	changed, err := f.record(true, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return !f.mu.pending && f.mu.shards > 1 // readers see the shard, and another one
+	})
+	if err != nil {
 		return fmt.Errorf("recording that one shard gets another state: %w", err)
 	}
-	f.mixed.Store(true)
+	if changed {
+		f.opts.OnChange()
+	}
 	return nil
 }
 
 // settle takes back what goOver has recorded once all shards stream, which means that they follow one primary.
 func (f *Follower) settle() error {
 	if !f.mixed.Load() {
-		return nil
+		return nil // as with nearly every frame
 	}
-	f.layoutMu.Lock()
-	defer f.layoutMu.Unlock()
-	if !f.mixed.Load() || !f.Streaming() {
-		return nil
-	}
-	if err := f.opts.Store.SetMixed(false); err != nil {
+	changed, err := f.record(false, f.Streaming)
+	if err != nil {
 		return fmt.Errorf("recording that the shards are of one history again: %w", err)
 	}
-	f.mixed.Store(false)
+	if changed {
+		f.opts.OnChange()
+	}
 	return nil
+}
+
+// record has the store remember whether the shards are mixed, if that is not what it does and the condition holds.
+func (f *Follower) record(mixed bool, holds func() bool) (changed bool, err error) {
+	f.layoutMu.Lock()
+	defer f.layoutMu.Unlock()
+	if f.mixed.Load() == mixed || !holds() {
+		return false, nil
+	}
+	if err := f.opts.Store.SetMixed(mixed); err != nil {
+		return false, err
+	}
+	f.mixed.Store(mixed)
+	return true, nil
 }

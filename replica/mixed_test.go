@@ -2,6 +2,8 @@ package replica
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -221,6 +223,66 @@ func TestMixed(t *testing.T) {
 			t.Fatalf("readers see what was mixed before: %v, %d switches", err, store.switches)
 		}
 		second.locked(func() { second.refuse = nil })
+		caughtUp(t, f)
+		if err := f.Mixed(); err != nil || store.switches != 1 || store.marks != 0 {
+			t.Fatalf("%v; %d switches, %d records", err, store.switches, store.marks)
+		}
+		network.close(f)
+	})
+}
+
+// TestMixedIsTold: the node hears of each change before the shard gets its new state, and behind the last one's.
+func TestMixedIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := syncedPrimary(t), syncedPrimary(t)
+		first.shards, second.shards, second.shard = 2, 2, 1
+		network := &network{t: t, primaries: []*fakePrimary{first, second}}
+		store := &fakeStore{fs: vfs.NewMem()}
+		var told []string
+		f := network.follow(store, func(o *FollowerOptions) {
+			o.OnChange = func() {
+				installs := 0
+				for _, s := range store.shards {
+					s.locked(func() { installs += s.installs })
+				}
+				told = append(told, fmt.Sprint(store.mixed, installs))
+			}
+		})
+		caughtUp(t, f)
+		network.close(f)
+		// The first is of the primary's place in its chain.
+		if want := []string{"false 0", "true 0", "false 2"}; !slices.Equal(told, want) {
+			t.Fatalf("told %q, want %q: what is recorded, and how many shards have their snapshot", told, want)
+		}
+	})
+}
+
+// A data set of another shard count is not shown while one of its shards is of a session that has ended: it may be of another history.
+func TestDataSetOfOneHistory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := syncedPrimary(t), syncedPrimary(t)
+		first.shards, second.shards, second.shard = 2, 2, 1
+		busy := &wire.Refusal{Version: wire.Version, Code: wire.CodeBusy, Text: "come again"}
+		second.refuse = busy
+		network := &network{t: t, primaries: []*fakePrimary{first, second}}
+		store := filledStore(vfs.NewMem(), 1, "old\n")
+		f := network.follow(store, nil)
+		time.Sleep(30 * time.Second) // shard 0 has its snapshot
+		say := func(p *fakePrimary, refusal *wire.Refusal) {
+			p.locked(func() { p.refuse = refusal })
+			p.cutAll()
+			time.Sleep(30 * time.Second)
+			synctest.Wait()
+		}
+		say(first, busy)
+		say(second, nil)
+		if store.switches != 0 || len(store.next) != 2 || store.next[0].installs != 1 || store.next[1].installs != 1 {
+			t.Fatalf("%d switches, %d shards in the making", store.switches, len(store.next))
+		}
+		if l := f.Status(); l[0].Link.State == "streaming" || l[1].Link.State != "streaming" {
+			t.Fatalf("shard 0 is %s, shard 1 is %s", l[0].Link.State, l[1].Link.State)
+		}
+		say(first, nil)
 		caughtUp(t, f)
 		if err := f.Mixed(); err != nil || store.switches != 1 || store.marks != 0 {
 			t.Fatalf("%v; %d switches, %d records", err, store.switches, store.marks)

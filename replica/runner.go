@@ -113,6 +113,13 @@ func (r *runner) figures() Figures {
 	return r.mu.link.Figures(r.f.now())
 }
 
+// streams reports whether the link is up and streams.
+func (r *runner) streams() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.link.state == StateStreaming
+}
+
 func (r *runner) shard() Shard {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -41,9 +41,7 @@ func (f *Follower) Streaming() bool {
 	runners, complete := append([]*runner(nil), f.mu.runners...), f.mu.shards > 0 && len(f.mu.runners) == f.mu.shards && !f.mu.pending
 	f.mu.Unlock()
 	for _, r := range runners {
-		r.mu.Lock()
-		complete = complete && r.mu.link.state == StateStreaming
-		r.mu.Unlock()
+		complete = complete && r.streams()
 	}
 	return complete
 }

@@ -179,7 +179,7 @@ const (
 	CodeShard     Code = "shard"        // no such shard on this port
 	CodeSlotTaken Code = "slot-taken"   // another process holds this replica id; the text names it
 	CodeBusy      Code = "busy"         // too many replicas, or no room for a snapshot; try later
-	CodeLoading   Code = "loading"      // the primary is starting, or has no data of its own yet
+	CodeLoading   Code = "loading"      // the primary is starting, or has no data of its own yet, or none that is whole; try later
 	CodeBehind    Code = "behind"       // this node follows another one and has not got as far as the replica; try later
 )
 

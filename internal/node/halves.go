@@ -19,8 +19,8 @@ import (
 type Server interface {
 	// Status reports on one shard and its replicas.
 	Status(shard int) status.Shard
-	// Changed tells that the role, the path or a lineage is another one now. When it returns, no ack of another generation
-	// counts, and sessions that were welcomed with another lineage or path are being ended.
+	// Changed tells that the role, the path, Mixed or a lineage is another one now. When it returns, no ack of another generation
+	// counts, and sessions that were welcomed with another lineage or path, or all if it is mixed, are being ended.
 	Changed()
 	// WaitAcked is primary.Server's.
 	WaitAcked(ctx context.Context, offsets []uint64, replicas int, level slottable.Level) int
@@ -46,6 +46,7 @@ type ServeEnv struct {
 	Path      func() []wire.ID // node ids from the root of the chain down to this node
 	Following func() bool      // it follows another node
 	Streaming func() bool      // ... and hears everything from it
+	Mixed     func() bool      // its shards may hold states of two histories
 	Announce  func() string    // where clients reach this node
 	// Takeover answers a primary that hands its role over to this node.
 	Takeover func(context.Context, wire.Takeover) wire.TakeoverReply
@@ -89,7 +90,7 @@ type FollowEnv struct {
 	Format       uint32
 	FS           vfs.FS
 	Dir          string
-	OnChange     func() // the parent's path is another one
+	OnChange     func() // the parent's path is another one, or what was recorded by SetMixed
 	Logger       hclog.Logger
 }
 

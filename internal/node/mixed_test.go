@@ -95,6 +95,7 @@ func TestPromotionOfAMixedDirectory(t *testing.T) {
 		return follow(env)
 	}
 	r.open()
+	eventually.True(t, patience, "what its first full sync has recorded is taken back", func() bool { return !data.Mixed() })
 	if err := data.SetMixed(true); err != nil {
 		t.Fatal(err)
 	}
@@ -117,14 +118,12 @@ func TestPromotionOfAMixedDirectory(t *testing.T) {
 	r.do("SET", "k", "v")
 }
 
-// One shard has joined again by difference, and the other one cannot reach its port: the node's data is of two histories.
-func TestPromotionBesideOneShardsRejoin(t *testing.T) {
-	old, next := left(t)
+// half has the old primary of left follow the next one, of which it does not reach shard 1 until mended is true.
+func half(t *testing.T, old, next *member, mended *atomic.Bool) {
 	_, base, err := node.SplitAddress(next.ReplicationAddr())
 	if err != nil {
 		t.Fatal(err)
 	}
-	var mended atomic.Bool
 	old.close()
 	old.opts.Follow = replica.Follow(replica.FollowerOptions{
 		Backoff: replica.Backoff{Min: 10 * time.Millisecond, Patient: 20 * time.Millisecond},
@@ -138,6 +137,13 @@ func TestPromotionBesideOneShardsRejoin(t *testing.T) {
 	})
 	old.open()
 	old.follow(next.ReplicationAddr())
+}
+
+// One shard has joined again by difference, and the other one cannot reach its port: the node's data is of two histories.
+func TestPromotionBesideOneShardsRejoin(t *testing.T) {
+	old, next := left(t)
+	var mended atomic.Bool
+	half(t, old, next, &mended)
 	for range 2 {
 		eventually.True(t, patience, "shard 0 is the new primary's", func() bool {
 			s := old.Status().Shards[0]
@@ -155,5 +161,55 @@ func TestPromotionBesideOneShardsRejoin(t *testing.T) {
 	old.promote()
 	if n := old.syncs() + next.syncs(); n != 0 {
 		t.Errorf("%d full syncs", n)
+	}
+}
+
+// Nobody takes anything from a node of two histories. So who follows it is what it was, whole, and can be promoted; or goes on once
+// that node is whole.
+func TestNobodyTakesFromAMixedNode(t *testing.T) {
+	for _, goesOn := range []bool{true, false} {
+		var below *member
+		old, next := left(t, &below)
+		before, had := below.Status().Shards, contents(t, below)
+		var mended atomic.Bool
+		half(t, old, next, &mended)
+		eventually.True(t, patience, "shard 0 is the new primary's", func() bool {
+			s := old.Status()
+			return s.Mixed && s.Shards[0].Position == next.Status().Shards[0].Position && !s.Shards[0].Unsettled
+		})
+		below.follow(old.ReplicationAddr())
+		fresh := openNode(t, "fresh", old.ReplicationAddr())
+		for _, m := range []*member{below, fresh} {
+			for try := range 2 {
+				eventually.True(t, patience, "it is refused", func() bool {
+					for _, s := range m.Status().Shards {
+						if s.Refusals["loading"] <= uint64(try) {
+							return false
+						}
+					}
+					return len(m.Status().Shards) > 0
+				})
+			}
+		}
+		if now := below.Status().Shards; now[0].Position != before[0].Position || now[1].Position != before[1].Position || contents(t, below) != had {
+			t.Fatalf("the replica below was at %s and %s, and is at %s and %s", before[0].Position, before[1].Position, now[0].Position, now[1].Position)
+		}
+		if err := fresh.Promote(t.Context(), false); !errors.Is(err, node.ErrNotWhole) {
+			t.Fatalf("the promotion of who has nothing gave %v", err)
+		}
+		if !goesOn {
+			below.promote()
+			below.do("SET", "k", "v")
+			continue
+		}
+		mended.Store(true)
+		identical(t, next, old, below, fresh)
+		if n := below.syncs(); n != 0 || old.Status().Mixed {
+			t.Errorf("%d full syncs; mixed: %t", n, old.Status().Mixed)
+		}
+		for _, m := range []*member{fresh, below, old} {
+			m.ready()
+			m.promote()
+		}
 	}
 }

@@ -28,8 +28,8 @@ func (n *Node) serveShards(shards []*shard.Shard) error {
 	server, err := n.opts.Serve(ServeEnv{
 		Shards: shards, Listeners: listeners, Node: n.ID(), Cluster: n.opts.Cluster, Format: n.opts.Format, FS: n.opts.FS,
 		Dir: n.opts.Dir, Limits: n.limits, Path: n.Path, Following: func() bool { return n.Role() == store.Replica },
-		Streaming: func() bool { f := n.Follower(); return f == nil || f.Streaming() },
-		Announce:  func() string { return n.opts.Announce }, Takeover: n.takenOver, Logger: n.opts.Logger.Named("replication"),
+		Streaming: func() bool { f := n.Follower(); return f == nil || f.Streaming() }, Mixed: n.data.Mixed,
+		Announce: func() string { return n.opts.Announce }, Takeover: n.takenOver, Logger: n.opts.Logger.Named("replication"),
 	})
 	if err != nil {
 		return errors.Join(err, closeAll(listeners))

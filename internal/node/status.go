@@ -61,6 +61,7 @@ func (n *Node) Status() status.Node {
 	}
 	if role == store.Replica {
 		out.Replica = n.opts.ReplicaID.String()
+		out.Mixed = n.data.Mixed()
 	}
 	var links []status.Shard
 	if follower != nil {

@@ -183,6 +183,11 @@ func (s *Server) infoShards(r *report, n *status.Node) {
 	r.add("repl_resumes", resumes)
 	r.add("repl_rewinds", rewinds)
 	r.add("repl_unsettled_shards", unsettled)
+	mixed := 0
+	if n.Mixed {
+		mixed = 1
+	}
+	r.add("repl_mixed", mixed)
 	byName(r, "repl_full_syncs_", full)
 	byName(r, "repl_refusals_", refusals)
 	if f := n.Failover; f != nil {

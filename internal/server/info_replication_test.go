@@ -26,10 +26,11 @@ func TestInfoOfAChainedReplica(t *testing.T) {
 	n.Shards[0].Slots = []status.Slot{{Replica: "a", Address: "10.0.0.1:7000", State: "online", Applied: 6, LagMutations: 99, LagBytes: 9999}}
 	n.Shards[1].Slots = []status.Slot{{Replica: "a", Address: "10.0.0.1:7000", State: "online"}}
 	n.Shards[0].Rewinds, n.Shards[1].Rewinds, n.Shards[1].Unsettled = 2, 1, true
+	n.Mixed = true
 	r.setStatus(n)
 	got := r.raw(t, "INFO replication")
 	for _, line := range []string{"role:slave", "master_host:primary.example", "connected_slaves:1", "slave0:ip=10.0.0.1,port=7000,state=online,offset=6,lag=0",
-		"repl_path:root,node", "repl_rewinds:3", "repl_unsettled_shards:1", "repl_lag_mutations:5", "repl_lag_bytes:700"} {
+		"repl_path:root,node", "repl_rewinds:3", "repl_unsettled_shards:1", "repl_mixed:1", "repl_lag_mutations:5", "repl_lag_bytes:700"} {
 		if !strings.Contains(got, "|"+line+"|") {
 			t.Errorf("lacks %s:\n%s", line, strings.ReplaceAll(got, "|", "\n"))
 		}

@@ -39,7 +39,7 @@ func (w *world) covers(h, other *host) bool {
 }
 
 // promote is REPLICAOF NO ONE at a host. Usually the schedule acts as an operator should and takes the replica that has
-// everything that the others have, if there is one; then nothing that any of them has acked may be lost.
+// everything that the others have, if there is one, and none that says it is of two histories; then nothing that any of them has acked may be lost.
 func (w *world) promote(h *host, rng *rand.Rand) {
 	byOffset := rng.IntN(4) > 0
 	var asked []*host
@@ -50,7 +50,7 @@ func (w *world) promote(h *host, rng *rand.Rand) {
 	}
 	if byOffset {
 		for _, g := range asked {
-			if w.covers(g, h) && !w.covers(h, g) {
+			if !g.mixed() && (h.mixed() || w.covers(g, h) && !w.covers(h, g)) {
 				h = g
 			}
 		}
@@ -96,6 +96,9 @@ func (w *world) promote(h *host, rng *rand.Rand) {
 		}
 	}
 }
+
+// mixed reports whether the host, which is up, says that its shards may be of two histories: it cannot be promoted.
+func (h *host) mixed() bool { return h.run.node().Status().Mixed }
 
 // release lets a host go of what it was to inherit by a promotion that did not happen.
 func (w *world) release(at place) {

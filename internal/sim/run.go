@@ -270,7 +270,8 @@ func (w *world) needed(h *host) bool {
 			waits = true
 		case len(g.run.shards()) == 0:
 		default:
-			whole := true
+			whole := !g.mixed()
+			waits = waits || !whole
 			for _, s := range g.run.shards() {
 				waits = waits || !s.Settled()
 				whole = whole && s.Settled() && !s.Position().IsZero()
@@ -284,7 +285,7 @@ func (w *world) needed(h *host) bool {
 }
 
 // wipe empties a data directory, unless nobody else has data that is whole and somebody waits for the rest of theirs: who is in the middle of a
-// rejoin by difference needs a node that has everything, and nothing brings that back.
+// rejoin by difference, or of going over to another history, needs a node that has everything, and nothing brings that back.
 func (w *world) wipe(h *host) {
 	if w.needed(h) {
 		w.event("%s keeps its data, which others need", h.name)

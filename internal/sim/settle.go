@@ -86,7 +86,7 @@ func (w *world) elect() *host {
 	}
 	best := w.hosts[0]
 	for _, h := range w.hosts[1:] {
-		if w.covers(h, best) && !w.covers(best, h) {
+		if !h.mixed() && (best.mixed() || w.covers(h, best) && !w.covers(best, h)) {
 			best = h
 		}
 	}

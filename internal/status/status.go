@@ -14,6 +14,7 @@ type Node struct {
 	Path        []string  `json:"path,omitempty"`        // node ids from the root of the chain down to this node
 	Cluster     string    `json:"cluster,omitempty"`
 	Replica     string    `json:"replica,omitempty"` // replica: its replica id
+	Mixed       bool      `json:"mixed,omitempty"`   // replica: its shards may hold states of two histories, so it serves no replicas and is not promoted
 	Ready       bool      `json:"ready"`
 	Error       string    `json:"error,omitempty"`
 	Failover    *Failover `json:"failover,omitempty"` // the last or running handover
