@@ -136,7 +136,7 @@ func (e *Engine) putLocked(b wire.Batch, hashes []uint32, log io.ReaderAt, addr 
 					parts = append([]frozen{{m, b.At}}, parts...)
 				}
 				e.nextID++
-				m = newMemtable(e.nextID, b.First, hides, 0)
+				m = e.newMemtable(e.nextID, b.First, hides, 0)
 			}
 		}
 		addr += int64(len(f.Raw))
@@ -147,7 +147,7 @@ func (e *Engine) putLocked(b wire.Batch, hashes []uint32, log io.ReaderAt, addr 
 	if len(parts) > 0 {
 		parts = append([]frozen{{m, b.At}}, parts...)
 		e.nextID++
-		m = newMemtable(e.nextID, b.At.Offset, nil, 0)
+		m = e.newMemtable(e.nextID, b.At.Offset, nil, 0)
 		e.frozenAt = b.At
 	}
 	e.layers.Store(newLayers(m, append(parts, l.frozen...)))

@@ -34,6 +34,7 @@ type Engine struct {
 	hashes   []uint32      // Apply's
 	touched  uint64        // Apply's; keeps its loads from being optimized away
 	flusher  flusher
+	spare    spare // the memtables'
 
 	pressure backpressure
 	hurries  atomic.Int32 // calls that wait for background work
@@ -117,7 +118,7 @@ func Open(dir string, o Options) (*Engine, error) {
 		return nil, errors.Join(fmt.Errorf("engine: position of %s: %w", dir, err), e.Close())
 	}
 	e.at.Position, e.durable.offset, e.frozenAt = pos, pos.Offset, pos
-	e.layers.Store(newLayers(newMemtable(0, pos.Offset, nil, 0), nil))
+	e.layers.Store(newLayers(e.newMemtable(0, pos.Offset, nil, 0), nil))
 	tables, err := db.SSTables()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("engine: tables of %s: %w", dir, err), e.Close())
@@ -248,6 +249,7 @@ func (e *Engine) Close() error {
 	if e.tx != nil {
 		e.tx.release()
 	}
+	e.spare.fills.Wait()
 	err := e.unlessFenced(func() error {
 		<-e.flusher.done
 		var errs []error

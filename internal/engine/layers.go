@@ -104,7 +104,7 @@ func (l *layers) bytes() (n int64) {
 func (e *Engine) rotateLocked(hides []span, at wire.Position) {
 	l := e.layers.Load()
 	e.nextID++
-	next := newMemtable(e.nextID, at.Offset, hides, l.active.keys)
+	next := e.newMemtable(e.nextID, at.Offset, hides, l.active.keys)
 	fs := l.frozen
 	if !l.active.empty() || !at.IsZero() && at != e.frozenAt {
 		fs = append([]frozen{{l.active, at}}, l.frozen...)

@@ -59,7 +59,8 @@ type memtable struct {
 	over int64       // of those that were
 
 	tracked bool
-	reuse   reuse // while it is loose
+	reuse   reuse  // while it is loose
+	spare   *spare // or nil
 
 	data, expiry ordered
 
@@ -109,6 +110,13 @@ func newMemtable(id, first uint64, hides []span, keys int) *memtable {
 	return m
 }
 
+// newMemtable is one of the engine's.
+func (e *Engine) newMemtable(id, first uint64, hides []span, keys int) *memtable {
+	m := newMemtable(id, first, hides, keys)
+	m.spare = &e.spare
+	return m
+}
+
 // end is the ref that no record has reached yet.
 func (m *memtable) end() uint32 {
 	return uint32(len(*m.chunks.Load())-1)<<chunkBits + uint32(min((m.used+refUnit-1)/refUnit, 1<<chunkBits))
@@ -131,9 +139,11 @@ func (m *memtable) room(n int) ([]byte, uint32) {
 		if len(chunks[last]) > maxChunk {
 			size = maxChunk
 		}
-		chunk := make([]byte, max(size, n))
-		if last >= hugeFrom {
-			hugepage.Advise(chunk)
+		var chunk []byte
+		if huge := last >= hugeFrom; m.spare != nil && max(size, n) == maxChunk {
+			chunk = m.spare.take(huge)
+		} else {
+			chunk = makeChunk(max(size, n), huge)
 		}
 		more := append(chunks[:last+1:last+1], chunk)
 		m.chunks.Store(&more)

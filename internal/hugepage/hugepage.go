@@ -5,7 +5,10 @@
 // megabytes looks up a page of 4 KiB for almost every jump, and next to no page of 2 MiB (docs/adr/0015).
 package hugepage
 
-import "unsafe"
+import (
+	"runtime"
+	"unsafe"
+)
 
 // Size is that of a large page, in bytes, as the kernel gives it out on amd64 and on arm64 with small pages of 4 KiB.
 const Size = 2 << 20
@@ -21,6 +24,15 @@ func Advise[T any](s []T) {
 	if n >= Size/2 {
 		advise(uintptr(unsafe.Pointer(unsafe.SliceData(s))), n)
 	}
+}
+
+// Populate has the kernel find memory for what s has room for now, rather than when it is written to. What s holds stays. It may wait for as long as
+// that takes, and does nothing where the operating system cannot (before Linux 5.14). It may be called from any goroutine.
+func Populate[T any](s []T) {
+	if n := uintptr(cap(s)) * unsafe.Sizeof(*new(T)); n > 0 {
+		populate(uintptr(unsafe.Pointer(unsafe.SliceData(s))), n)
+	}
+	runtime.KeepAlive(s)
 }
 
 // around is the range of large pages that [at, at+n) touches.

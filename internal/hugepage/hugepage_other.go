@@ -3,3 +3,5 @@
 package hugepage
 
 func advise(at, n uintptr) {}
+
+func populate(at, n uintptr) {}
