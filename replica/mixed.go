@@ -40,16 +40,13 @@ func (f *Follower) Mixed() error {
 // goOver records that a shard's state is about to be replaced, or taken back. Until the others stream beside it, the node
 // may not know what history they are of: their links may be down, and the primary gone before they come up.
 func (f *Follower) goOver() error {
-	changed, err := f.record(true, func() bool {
+	err := f.record(true, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return !f.mu.pending && f.mu.shards > 1 // readers see the shard, and another one
 	})
 	if err != nil {
 		return fmt.Errorf("recording that one shard gets another state: %w", err)
-	}
-	if changed {
-		f.opts.OnChange()
 	}
 	return nil
 }
@@ -59,26 +56,24 @@ func (f *Follower) settle() error {
 	if !f.mixed.Load() {
 		return nil // as with nearly every frame
 	}
-	changed, err := f.record(false, f.Streaming)
-	if err != nil {
+	if err := f.record(false, f.Streaming); err != nil {
 		return fmt.Errorf("recording that the shards are of one history again: %w", err)
-	}
-	if changed {
-		f.opts.OnChange()
 	}
 	return nil
 }
 
-// record has the store remember whether the shards are mixed, if that is not what it does and the condition holds.
-func (f *Follower) record(mixed bool, holds func() bool) (changed bool, err error) {
+// record has the store remember whether the shards are mixed, if that is not what it does and the condition holds, and tells of it. Another
+// link that finds it recorded goes on only behind that.
+func (f *Follower) record(mixed bool, holds func() bool) error {
 	f.layoutMu.Lock()
 	defer f.layoutMu.Unlock()
 	if f.mixed.Load() == mixed || !holds() {
-		return false, nil
+		return nil
 	}
 	if err := f.opts.Store.SetMixed(mixed); err != nil {
-		return false, err
+		return err
 	}
 	f.mixed.Store(mixed)
-	return true, nil
+	f.opts.OnChange()
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -231,13 +232,20 @@ func TestMixed(t *testing.T) {
 	})
 }
 
-// TestMixedIsTold: the node hears of each change before the shard gets its new state, and behind the last one's.
+// TestMixedIsTold: the node hears of it before a shard gets its new state, and again when all shards have it.
 func TestMixedIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		first, second := syncedPrimary(t), syncedPrimary(t)
+		first, second := newFakePrimary(t), newFakePrimary(t)
 		first.shards, second.shards, second.shard = 2, 2, 1
 		network := &network{t: t, primaries: []*fakePrimary{first, second}}
-		store := &fakeStore{fs: vfs.NewMem()}
+		store := filledStore(vfs.NewMem(), 0, "")
+		other := filledStore(store.fs, 0, "").shards[0]
+		other.id, other.dir = 1, "shard-1"
+		if err := store.fs.MkdirAll(other.dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		store.shards = append(store.shards, other)
+		var mu sync.Mutex
 		var told []string
 		f := network.follow(store, func(o *FollowerOptions) {
 			o.OnChange = func() {
@@ -245,13 +253,29 @@ func TestMixedIsTold(t *testing.T) {
 				for _, s := range store.shards {
 					s.locked(func() { installs += s.installs })
 				}
+				mu.Lock()
+				defer mu.Unlock()
 				told = append(told, fmt.Sprint(store.mixed, installs))
 			}
 		})
 		caughtUp(t, f)
+		mu.Lock()
+		told = nil // of the primary's place in its chain, which does not change behind that
+		mu.Unlock()
+		network.mu.Lock()
+		network.down = true
+		network.mu.Unlock()
+		for _, p := range network.primaries {
+			p.cutAll()
+			p.write("a", "b", "c", "d")
+			p.snap(1, snapshotOf("a\nb\nc\nd\n")...)
+		}
+		network.mu.Lock()
+		network.down = false
+		network.mu.Unlock()
+		caughtUp(t, f)
 		network.close(f)
-		// The first is of the primary's place in its chain.
-		if want := []string{"false 0", "true 0", "false 2"}; !slices.Equal(told, want) {
+		if want := []string{"true 0", "false 2"}; !slices.Equal(told, want) {
 			t.Fatalf("told %q, want %q: what is recorded, and how many shards have their snapshot", told, want)
 		}
 	})

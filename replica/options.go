@@ -35,8 +35,8 @@ type FollowerOptions struct {
 	Announce string
 	// AnnounceBase tells where this node serves replicas of its own, "host:port-base". Default: it serves none.
 	AnnounceBase func() string
-	// OnChange is called when the primary's place in its chain, [Follower.Path], is another one, and behind Store.SetMixed, with no lock
-	// held. Default: nothing.
+	// OnChange is called when the primary's place in its chain, [Follower.Path], is another one, and behind Store.SetMixed: before a shard
+	// gets its new state. It must not wait, nor call Mixed or Stop. Default: nothing.
 	OnChange func()
 	// Cluster must equal the primary's cluster name.
 	Cluster string
