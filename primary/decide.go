@@ -121,7 +121,7 @@ func admit(h wire.Hello, f Facts) (Verdict, bool) {
 	case len(f.Lineage) == 0:
 		return refuse(wire.CodeLoading, "shard %d has no data of its own yet", f.Shard), true
 	case f.Mixed:
-		return refuse(wire.CodeLoading, "some shards of this node have gone over to its primary's data and others have not; try later, or follow its primary"), true
+		return refuse(wire.CodeLoading, "some shards of this node have gone over to its primary's data and others have not; try later, follow its primary, or promote the replica if that is gone"), true
 	case f.Unsettled:
 		return refuse(wire.CodeLoading, "shard %d is rejoining by difference and has no whole data yet", f.Shard), true
 	}

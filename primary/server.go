@@ -139,7 +139,7 @@ func (s *Server) present(p *port) {
 
 // Changed tells that the node's role or path, whether its shards may be of two histories, or a shard's lineage is another one now. When it
 // returns, no ack of another generation counts in WaitAcked, and the sessions that were welcomed with another lineage or path, or all of them
-// if it is mixed, are being ended: their replicas dial again at once, and resume. It does not block.
+// if it is mixed, are being ended: their replicas dial again at once, and resume. It waits for no peer.
 func (s *Server) Changed() {
 	for _, p := range s.ports {
 		s.present(p)

@@ -15,6 +15,18 @@ import (
 	"github.com/understudy-kv/understudy/wire"
 )
 
+// addShard gives the store of one shard a second one, as filledStore does the first.
+func addShard(t *testing.T, store *fakeStore, position uint64, list string) *fakeShard {
+	t.Helper()
+	s := filledStore(store.fs, position, list).shards[0]
+	s.id, s.dir = 1, "shard-1"
+	if err := store.fs.MkdirAll(s.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	store.shards = append(store.shards, s)
+	return s
+}
+
 // TestOneShardResumesAnotherSyncs (pitfall 20): two shards of one data set, of which one can resume and the other was
 // evicted. Readers see the first go on at once, and the second's old data until the whole snapshot is loaded: each shard
 // alone is at one position of its history, and the node is not caught up before both are.
@@ -25,12 +37,7 @@ func TestOneShardResumesAnotherSyncs(t *testing.T) {
 		syncs.refuse = &wire.Refusal{Version: wire.Version, Code: wire.CodeBusy, Text: "come again"}
 		network := &network{t: t, primaries: []*fakePrimary{resumes, syncs}}
 		store := filledStore(vfs.NewMem(), 0, "")
-		second := filledStore(store.fs, 1, "old\n").shards[0]
-		second.id, second.dir = 1, "shard-1"
-		if err := store.fs.MkdirAll(second.dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		store.shards = append(store.shards, second)
+		second := addShard(t, store, 1, "old\n")
 		f := network.follow(store, nil)
 		resumes.write("new")
 		time.Sleep(30 * time.Second)
@@ -75,12 +82,7 @@ func TestMixed(t *testing.T) {
 		blocked := new(bool)
 		network := &network{t: t, primaries: []*fakePrimary{first, second}}
 		store := filledStore(vfs.NewMem(), 0, "")
-		other := filledStore(store.fs, 0, "").shards[0]
-		other.id, other.dir = 1, "shard-1"
-		if err := store.fs.MkdirAll(other.dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		store.shards = append(store.shards, other)
+		addShard(t, store, 0, "")
 		f := network.follow(store, nil)
 		caughtUp(t, f)
 		if err := f.Mixed(); err != nil {
@@ -239,12 +241,7 @@ func TestMixedIsTold(t *testing.T) {
 		first.shards, second.shards, second.shard = 2, 2, 1
 		network := &network{t: t, primaries: []*fakePrimary{first, second}}
 		store := filledStore(vfs.NewMem(), 0, "")
-		other := filledStore(store.fs, 0, "").shards[0]
-		other.id, other.dir = 1, "shard-1"
-		if err := store.fs.MkdirAll(other.dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		store.shards = append(store.shards, other)
+		addShard(t, store, 0, "")
 		var mu sync.Mutex
 		var told []string
 		f := network.follow(store, func(o *FollowerOptions) {
