@@ -16,9 +16,14 @@ const (
 	owned       = iota // the reader's
 	ownedAgain         // the same, and something was reported since it last began to read
 	lent               // the poller's, and there is nothing to read
+	due                // the poller's, which will be at it when it has served others
 	served             // the poller's, and it is at it
 	servedAgain        // the same, and something was reported since it began
 )
+
+// lookAgain is how long a Read or Write waits at most for the poller's word before it looks for itself: what else the poller does may take
+// long where the disk does not keep up.
+const lookAgain = 100 * time.Millisecond
 
 // Conn is a TCP connection that a [Poller] waits for. One goroutine reads and one writes at a time; the other methods are safe
 // for concurrent use.
@@ -98,9 +103,11 @@ func (c *Conn) Report(events uint32) bool {
 	for events&(unix.EPOLLIN|hungUp) != 0 {
 		switch at := c.state.Load(); at {
 		case lent:
-			if c.state.CompareAndSwap(lent, served) {
+			if c.state.CompareAndSwap(lent, due) {
 				return true
 			}
+		case due:
+			return false // what Serve reads is behind this
 		case owned, served:
 			if c.state.CompareAndSwap(at, at+1) {
 				signal(c.reading.ready)
@@ -118,10 +125,13 @@ func (c *Conn) Report(events uint32) bool {
 
 // Serve is [Watcher]'s.
 func (c *Conn) Serve() {
+	if !c.state.CompareAndSwap(due, served) {
+		return // the reader has it back
+	}
 	for c.serve() && !c.recalled.Load() {
 		if c.state.CompareAndSwap(served, lent) {
 			if c.recalled.Load() { // and whoever recalled it may have come before
-				c.recall(lent)
+				c.recall()
 			}
 			return
 		}
@@ -140,7 +150,7 @@ func (c *Conn) Lend(serve func() bool, limit time.Duration) {
 		return
 	}
 	if c.isClosed() { // Close may have come between the two
-		c.recall(lent)
+		c.recall()
 	}
 	if c.waiting == nil {
 		c.waiting = time.NewTimer(limit)
@@ -154,14 +164,15 @@ func (c *Conn) Lend(serve func() bool, limit time.Duration) {
 			return
 		case <-c.waiting.C:
 			c.recalled.Store(true)
-			c.recall(lent)
+			c.recall()
 		}
 	}
 }
 
 // recall makes the reading the reader's if it is lent and nobody is at it. Otherwise the poller does once it has served.
-func (c *Conn) recall(from int32) {
-	if c.state.CompareAndSwap(from, ownedAgain) {
+func (c *Conn) recall() {
+	// Report may make the one the other in between; nobody but Lend makes it lent while it is due.
+	if c.state.CompareAndSwap(lent, ownedAgain) || c.state.CompareAndSwap(due, ownedAgain) {
 		signal(c.back)
 	}
 }
@@ -264,22 +275,21 @@ func (s *side) expired() bool {
 	return at != 0 && time.Now().UnixNano() >= at
 }
 
-// wait returns when there may be something to do, at the deadline, when that is changed, and when done is closed.
+// wait returns when there may be something to do, behind lookAgain, at the deadline, when that is changed, and when done is closed.
 func (s *side) wait(done <-chan struct{}) {
-	var late <-chan time.Time
+	d := lookAgain
 	if at := s.deadline.Load(); at != 0 {
-		d := time.Until(time.Unix(0, at))
-		if s.timer == nil {
-			s.timer = time.NewTimer(d)
-		} else {
-			s.timer.Reset(d)
-		}
-		defer s.timer.Stop()
-		late = s.timer.C
+		d = min(d, time.Until(time.Unix(0, at)))
 	}
+	if s.timer == nil {
+		s.timer = time.NewTimer(d)
+	} else {
+		s.timer.Reset(d)
+	}
+	defer s.timer.Stop()
 	select {
 	case <-s.ready:
-	case <-late:
+	case <-s.timer.C:
 	case <-done:
 	}
 }
@@ -355,7 +365,7 @@ func (c *Conn) Close() error {
 	c.forget()
 	err := unix.Close(c.fd)
 	c.recalled.Store(true)
-	c.recall(lent)
+	c.recall()
 	return os.NewSyscallError("close", err)
 }
 

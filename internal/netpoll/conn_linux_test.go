@@ -332,6 +332,80 @@ func TestCloseWakes(t *testing.T) {
 	}
 }
 
+// held is a poller that something else holds up: it reports nothing.
+type held struct{}
+
+func (held) Watch(int, Watcher) (func(), error) { return func() {}, nil }
+
+// A reading that the poller has been told of and has not begun to serve comes back behind the limit all the same, and the poller, once it
+// comes to it, leaves it alone.
+func TestLendToHeldUpPoller(t *testing.T) {
+	c, peer := pair(t, held{})
+	if _, err := c.TryRead(make([]byte, 1)); err != ErrWouldBlock {
+		t.Fatal(err)
+	}
+	served := func() bool { t.Error("served, though it is the reader's again"); return false }
+	reported := make(chan bool, 1)
+	// The poller, which takes the report and does no more. It ends with that.
+	go func() {
+		for c.state.Load() != lent {
+			runtime.Gosched()
+		}
+		_, _ = peer.Write([]byte("a"))
+		reported <- c.Report(unix.EPOLLIN)
+	}()
+	begun := time.Now()
+	c.Lend(served, 50*time.Millisecond)
+	if d := time.Since(begun); !<-reported || d > 5*time.Second {
+		t.Fatalf("reported, and back after %s", d)
+	}
+	c.Serve()
+	if n, err := c.Read(make([]byte, 2)); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+
+	// And when it has been lent again meanwhile.
+	if _, err := c.TryRead(make([]byte, 1)); err != ErrWouldBlock {
+		t.Fatal(err)
+	}
+	late := make(chan struct{})
+	// The poller again.
+	go func() {
+		defer close(late)
+		for c.state.Load() != lent {
+			runtime.Gosched()
+		}
+		c.Serve()
+	}()
+	c.Lend(served, 50*time.Millisecond)
+	<-late
+}
+
+// Who reads or writes while the poller reports nothing looks for itself.
+func TestHeldUpPoller(t *testing.T) {
+	c, peer := pair(t, held{})
+	begun := time.Now()
+	// The other end, which begins when this one waits, and ends with it.
+	ended := make(chan struct{})
+	time.AfterFunc(20*time.Millisecond, func() {
+		defer close(ended)
+		_, _ = peer.Write([]byte("a"))
+		_, _ = io.Copy(io.Discard, peer)
+	})
+	buf := make([]byte, 16<<20)
+	if n, err := c.Read(buf); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	if n, err := c.Write(buf); n != len(buf) || err != nil {
+		t.Fatal(n, err)
+	}
+	if d := time.Since(begun); d > 15*time.Second {
+		t.Fatalf("that took %s", d)
+	}
+	c.Close()
+	<-ended
+}
+
 // What is no TCP connection, or has nobody to wait for it, stays what it is.
 func TestAdoptNothing(t *testing.T) {
 	a, b := net.Pipe()
