@@ -173,3 +173,25 @@ func TestReplicaPaused(t *testing.T) {
 	l.check(p.replica)
 	p.expectResume(before)
 }
+
+// TestMachineSleeps: neither end runs for longer than either waits for a word of the other one, as when their machine is suspended or moved.
+// Nobody was silent: the links stay up.
+func TestMachineSleeps(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, setup{})
+	l := p.primary.startLoad(loadOptions{pause: time.Millisecond})
+	l.waitAcked(200, 20*time.Second)
+	l.stop()
+	before := p.marks()
+	p.primary.pause()
+	p.replica.pause()
+	throughout(t, 12*time.Second, "nobody runs", func() error { return nil })
+	p.primary.cont()
+	p.replica.cont()
+	throughout(t, 3*time.Second, "the replica streams", func() error { return streaming(p.replica, p.shards) })
+	p.mirror(10 * time.Second)
+	p.waitIdentical(20 * time.Second)
+	after := p.marks()
+	wantEqual(t, "resumes", after.replica.resumes, before.replica.resumes)
+	wantEqual(t, "full syncs", after.replica.allFullSyncs(), before.replica.allFullSyncs())
+}

@@ -26,6 +26,9 @@ const (
 	HeartbeatInterval = time.Second
 	// byeTimeout is what a session that ends leaves its last write.
 	byeTimeout = 500 * time.Millisecond
+	// stretch is what one wait counts for at most, of SilenceTimeout and of WriteTimeout: what is beyond, this process slept through, or
+	// its machine. Meanwhile it could not hear, and where both ends slept, neither could say anything.
+	stretch = 3 * time.Second
 )
 
 // Limits of what is read, in bytes of payload.
@@ -49,8 +52,9 @@ type link struct {
 	from int
 	to   int
 
-	heard  time.Time // when something came, if the reading is lent
-	failed error     // why reading ended while it was lent
+	heard  time.Time     // when something came, if the reading is lent
+	silent time.Duration // for how long nothing has come, without what was slept through
+	failed error         // why reading ended while it was lent
 }
 
 func newLink(conn net.Conn) *link { return &link{conn: conn, buf: make([]byte, 4<<10)} }
@@ -97,7 +101,6 @@ func (l *link) unread(f wire.Frame) { l.from -= len(f.Raw) }
 func (l *link) adopt(by func(net.Conn) net.Conn) {
 	l.conn = by(l.conn)
 	l.lender, _ = l.conn.(netpoll.Lender)
-	l.heard = time.Now()
 }
 
 // listen waits for bytes: by lending the reading to serve, which hears what it can.
@@ -109,11 +112,12 @@ func (l *link) listen(serve func() bool) error {
 	if err != netpoll.ErrWouldBlock {
 		return err
 	}
-	left := SilenceTimeout - time.Since(l.heard)
-	if left <= 0 {
+	if l.silent >= SilenceTimeout {
 		return fmt.Errorf("%w for %v", errSilent, SilenceTimeout)
 	}
-	l.lender.Lend(serve, left)
+	l.heard = time.Now()
+	l.lender.Lend(serve, min(SilenceTimeout-l.silent, stretch))
+	l.silent += min(time.Since(l.heard), stretch)
 	return nil
 }
 
@@ -123,7 +127,7 @@ func (l *link) hear() error {
 		l.room()
 		n, err := l.lender.TryRead(l.buf[l.to:])
 		if l.to += n; n > 0 {
-			l.heard = time.Now()
+			l.heard, l.silent = time.Now(), 0
 			return nil
 		}
 		if err == netpoll.ErrWouldBlock {
@@ -151,21 +155,26 @@ func (l *link) room() {
 // fill reads more bytes, and makes room for them first.
 func (l *link) fill(deadline time.Time) error {
 	l.room()
-	if deadline.IsZero() {
-		deadline = time.Now().Add(SilenceTimeout)
+	for {
+		until := deadline
+		if until.IsZero() {
+			until = time.Now().Add(stretch)
+		}
+		if err := l.conn.SetReadDeadline(until); err != nil {
+			return err
+		}
+		n, err := l.conn.Read(l.buf[l.to:])
+		if l.to += n; n > 0 {
+			l.silent = 0
+			return nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return ended(err)
+		}
+		if l.silent += stretch; l.silent >= SilenceTimeout || !deadline.IsZero() {
+			return fmt.Errorf("%w for %v", errSilent, SilenceTimeout)
+		}
 	}
-	if err := l.conn.SetReadDeadline(deadline); err != nil {
-		return err
-	}
-	n, err := l.conn.Read(l.buf[l.to:])
-	l.to += n
-	if n > 0 {
-		return nil
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("%w for %v", errSilent, SilenceTimeout)
-	}
-	return ended(err)
 }
 
 // ended is the error of a connection that ended.
@@ -179,15 +188,13 @@ func ended(err error) error {
 // write sends all of b. It fails with errStuck when not one byte goes out for WriteTimeout; a slow link that moves is
 // left alone, however long b is (pitfalls 29, 31).
 func (l *link) write(b []byte) error {
-	for {
-		timeout := WriteTimeout
-		if err := l.conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+	for stuck := time.Duration(0); ; {
+		if err := l.conn.SetWriteDeadline(time.Now().Add(stretch)); err != nil {
 			return err
 		}
 		// end stores first and sets its deadline afterwards, so whichever of us comes last, the short one holds.
 		if l.ended.Load() {
-			timeout = byeTimeout
-			if err := l.conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+			if err := l.conn.SetWriteDeadline(time.Now().Add(byeTimeout)); err != nil {
 				return err
 			}
 		}
@@ -199,8 +206,14 @@ func (l *link) write(b []byte) error {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
-		if n == 0 || l.ended.Load() {
-			return fmt.Errorf("%w for %v", errStuck, timeout)
+		if l.ended.Load() {
+			return fmt.Errorf("%w for %v", errStuck, byeTimeout)
+		}
+		if stuck += stretch; n > 0 {
+			stuck = 0
+		}
+		if stuck >= WriteTimeout {
+			return fmt.Errorf("%w for %v", errStuck, WriteTimeout)
 		}
 	}
 }

@@ -34,7 +34,7 @@ const (
 	EventAsk                          // Next: the primary wants to know as soon as everything before it is applied
 	EventApplied                      // Applied, Durable: the applier has got so far
 	EventAckDue                       // what ActionAckSoon asked for
-	EventTick                         // Heard, Paused, Durable: time passed
+	EventTick                         // Heard, Paused, Lost, Durable: time passed
 	EventBye                          // Refusal
 	EventFailed                       // Err: reading, writing, parsing or applying failed; the session must end
 	EventEnded                        // Err: the session's connection is closed and everything it started has ended
@@ -75,6 +75,7 @@ type Event struct {
 	Durable     uint64
 	Heard       time.Duration // when the last bytes arrived
 	Paused      bool          // the session is not reading: its inbox is full, or it is busy with files
+	Lost        time.Duration // for how long since the last tick this process did not run, or the machine did not
 }
 
 // ActionKind says what the session is to do. Beside each kind stand the fields of [Action] that it uses.

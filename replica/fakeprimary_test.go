@@ -45,6 +45,8 @@ type fakePrimary struct {
 	acks       []wire.Ack
 	fetches    []wire.Fetch
 	keepalives int
+	heard      time.Time     // when a frame came last
+	silence    time.Duration // the longest time between two
 	byes       []wire.Refusal
 	chunkBytes int
 }
@@ -110,7 +112,7 @@ func (p *fakePrimary) serve(conn net.Conn) {
 		p.t.Errorf("hello: %v", err)
 		return
 	}
-	p.locked(func() { p.hellos, p.conns = append(p.hellos, h), append(p.conns, conn) })
+	p.locked(func() { p.hellos, p.conns, p.heard = append(p.hellos, h), append(p.conns, conn), time.Now() })
 	ctx, cancel := context.WithCancel(context.Background())
 	fetches := make(chan wire.Fetch, 4)
 	var group sync.WaitGroup
@@ -134,6 +136,7 @@ func (p *fakePrimary) listen(frames *frameReader, fetches chan wire.Fetch) {
 			return
 		}
 		p.mu.Lock()
+		p.heard, p.silence = time.Now(), max(p.silence, time.Since(p.heard))
 		switch f.Kind {
 		case wire.KindAck:
 			a, err := wire.ParseAck(f.Payload)

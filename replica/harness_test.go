@@ -130,16 +130,18 @@ func (s *fakeShard) Ingest(frames []byte, first, next uint64) error {
 }
 
 func (s *fakeShard) Install(dir string, at wire.Position, l wire.Lineage) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.installErr != nil {
-		return s.installErr
-	}
-	list, err := readAll(s.fs, s.fs.PathJoin(dir, "list"))
+	list, err := readAll(s.fs, s.fs.PathJoin(dir, "list")) // without mu: the disk may stand still
+	s.locked(func() {
+		if s.installErr != nil {
+			err = s.installErr
+		}
+		if err == nil {
+			s.list, s.position, s.lineage, s.installs = list, at, l, s.installs+1
+		}
+	})
 	if err != nil {
 		return err
 	}
-	s.list, s.position, s.lineage, s.installs = list, at, l, s.installs+1
 	return s.fs.RemoveAll(dir)
 }
 
@@ -159,7 +161,8 @@ type fakeStore struct {
 	made         int
 	switches     int
 	mixed        bool
-	marks        int // how often SetMixed was called
+	marks        int    // how often SetMixed was called
+	making       func() // unless nil, called by NewDataset
 }
 
 func shardsOf(fs []*fakeShard) (out []Shard) {
@@ -172,6 +175,9 @@ func shardsOf(fs []*fakeShard) (out []Shard) {
 func (s *fakeStore) Shards() []Shard { return shardsOf(s.shards) }
 
 func (s *fakeStore) NewDataset(n int) ([]Shard, error) {
+	if s.making != nil {
+		s.making()
+	}
 	if len(s.next) != n {
 		s.made++
 		s.next = nil

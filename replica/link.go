@@ -56,15 +56,18 @@ type Link struct {
 	answered  bool  // the primary has answered HELLO
 	began     time.Duration
 	keptAlive time.Duration
-	position  wire.Position // what HELLO said
-	lineage   wire.Lineage  // the same
-	welcome   *wire.Welcome
-	sync      syncState
-	rewinding rewindState
-	settles   wire.Position // what HELLO said: the shard's data is whole from there on; zero if it is
-	offered   bool          // the same: the shard can undo a surplus
-	rewound   bool          // the last session ended with a rewind
-	cannot    bool          // its surplus cannot be undone, so the next HELLO does not offer it
+	heard     time.Duration // Event.Heard of the last tick behind the answer to HELLO
+	// quietSince is since when nothing was heard, moved on by what Event.Lost tells. At most now.
+	quietSince time.Duration
+	position   wire.Position // what HELLO said
+	lineage    wire.Lineage  // the same
+	welcome    *wire.Welcome
+	sync       syncState
+	rewinding  rewindState
+	settles    wire.Position // what HELLO said: the shard's data is whole from there on; zero if it is
+	offered    bool          // the same: the shard can undo a surplus
+	rewound    bool          // the last session ended with a rewind
+	cannot     bool          // its surplus cannot be undone, so the next HELLO does not offer it
 
 	received, applied, durable uint64
 	digest                     wire.Digest

@@ -174,6 +174,8 @@ func parseEvent(t *testing.T, line string, digest *wire.Digest) Event {
 			ev.Durable = number(t, v)
 		case "heard":
 			ev.Heard, err = time.ParseDuration(v)
+		case "lost":
+			ev.Lost, err = time.ParseDuration(v)
 		case "paused":
 			ev.Paused = true
 		case "resumable":

@@ -96,16 +96,13 @@ func (s *session) read(first []Action) error {
 		if ev.Kind != EventWake {
 			s.obey(s.step(ev, &s.acts))
 		}
-		if err := s.r.f.settle(); err != nil {
+		if err := s.settle(ev.Kind); err != nil {
 			return fmt.Errorf("%w: %w", ErrShard, err)
 		}
 		switch ev.Kind {
 		case EventWelcome:
 			s.frames.limit = 0 // it has been accepted, and so has the primary
 		case EventHeartbeat:
-			if err := s.r.f.trySwitch(); err != nil {
-				return fmt.Errorf("%w: %w", ErrShard, err)
-			}
 			// A data set of more shards may not have found its ports where the last HELLO said.
 			if s.announced != s.r.f.opts.AnnounceBase() {
 				return errMoved
@@ -113,6 +110,21 @@ func (s *session) read(first []Action) error {
 		}
 	}
 	return nil
+}
+
+// settle has the node record what became true with an event, if anything: that its shards are of one history again, or that readers are to
+// see another data set.
+func (s *session) settle(k EventKind) error {
+	f := s.r.f
+	if k != EventHeartbeat && !f.mixed.Load() {
+		return nil // as with nearly every frame
+	}
+	s.pause(true) // it writes files
+	defer s.pause(false)
+	if err := f.settle(); err != nil || k != EventHeartbeat {
+		return err
+	}
+	return f.trySwitch()
 }
 
 // lendFor is how long a reader lends its reading at most without a frame that is for itself: should the poller be held up by something else,
@@ -294,18 +306,17 @@ func (s *session) carryOut(a Action) (ev Event, err error) {
 		s.pacing = len(a.Wants) > 0
 		s.outbox.push(wire.AppendFetch(nil, wire.Fetch{Snapshot: a.Snapshot, Wants: a.Wants}))
 		return ev, nil
+	}
+	// The rest takes time, during which nothing is read, or may where the disk does not keep up.
+	s.pause(true)
+	defer s.pause(false)
+	switch a.Kind {
 	case ActionStore:
 		if err = s.staging.store(s.chunk); err != nil {
 			err = fmt.Errorf("%w: %w", ErrStaging, err)
 		}
-		return ev, err
 	case ActionKeep:
-		return ev, s.undoing.keep(s.frame)
-	}
-	// The rest takes time, during which nothing is read.
-	s.pause(true)
-	defer s.pause(false)
-	switch a.Kind {
+		err = s.undoing.keep(s.frame)
 	case ActionLayout:
 		resumable, err := r.f.layout(r, int(a.Shards))
 		return Event{Kind: EventLaidOut, Err: err, Resumable: resumable}, nil

@@ -15,7 +15,9 @@ import (
 )
 
 const (
-	tickEvery  = 100 * time.Millisecond
+	tickEvery = 100 * time.Millisecond
+	// lateTick is how late a tick has to be for this process, or its machine, not to have run meanwhile.
+	lateTick   = time.Second
 	byeTimeout = 500 * time.Millisecond // for the last words of a session
 )
 
@@ -171,17 +173,26 @@ func (s *session) write() {
 	defer ticker.Stop()
 	var buf []byte
 	var acts []Action
+	var lost time.Duration // since the last tick
 	for stop := s.ctx.Done(); ; {
+		waits, ticked := s.r.f.now(), false
 		select {
 		case <-s.outbox.wake:
 		case <-s.ackSoon.C:
 			s.step(Event{Kind: EventAckDue}, &acts)
 		case <-ticker.C:
-			paused := s.paused.Load() > 0 // before heard: pause(false) writes them in the other order
-			s.step(Event{Kind: EventTick, Paused: paused, Heard: time.Duration(s.heard.Load()), Durable: s.r.durable()}, &acts)
+			ticked = true
 		case <-stop:
 			stop = nil
 			s.step(s.r.f.stopEvent(), &acts)
+		}
+		if late := s.r.f.now() - waits - tickEvery; late >= lateTick {
+			lost += late // whatever woke it: the ticks are never later than that
+		}
+		if ticked {
+			paused := s.paused.Load() > 0 // before heard: pause(false) writes them in the other order
+			s.step(Event{Kind: EventTick, Paused: paused, Lost: lost, Heard: time.Duration(s.heard.Load()), Durable: s.r.durable()}, &acts)
+			lost = 0
 		}
 		var last bool
 		var err error

@@ -2,14 +2,17 @@ package replica
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/understudy-kv/understudy/wire"
 )
@@ -113,4 +116,52 @@ func TestPrimaryThatDoesNotRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestDiskThatStandsStill: whatever waits for the disk in a first full sync takes longer than either end waits for a word of the other one.
+// The replica goes on to speak, and does not take its own deafness for the primary's silence.
+func TestDiskThatStandsStill(t *testing.T) {
+	for range 2 { // with a reading that is lent, and without
+		synctest.Test(t, func(t *testing.T) {
+			var mu sync.Mutex
+			waited := map[string]bool{} // a kind of access to a file
+			fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+				what := fmt.Sprint(op.Kind, " ", op.Path)
+				mu.Lock()
+				first := !waited[what]
+				waited[what] = true
+				mu.Unlock()
+				if first {
+					time.Sleep(15 * time.Second)
+				}
+				return nil
+			}))
+			network := &network{t: t}
+			for i := range 2 {
+				p := syncedPrimary(t)
+				p.shard, p.shards = uint32(i), 2
+				// More than is on its way to the disk at most.
+				p.chunk, p.files = 256<<10, append(p.files, file{"more", make([]byte, (writeBlocks+2)*maxBlock)})
+				network.primaries = append(network.primaries, p)
+			}
+			store := &fakeStore{fs: fs, making: func() { time.Sleep(20 * time.Second) }}
+			f := network.follow(store, nil)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			if err := f.WaitCaughtUp(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if len(waited) < 50 {
+				t.Errorf("the disk stood still %d times only: %v", len(waited), waited)
+			}
+			for i, p := range network.primaries {
+				p.locked(func() {
+					if len(p.hellos) != 1 || len(p.byes) != 0 || p.silence > 2*keepaliveEvery {
+						t.Errorf("shard %d: %d sessions, ended with %+v, up to %s without a word", i, len(p.hellos), p.byes, p.silence)
+					}
+				})
+			}
+			network.close(f)
+		})
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -15,6 +16,7 @@ import (
 func (l *Link) dialed(ev Event) {
 	l.setState(StateHandshake)
 	l.began, l.position, l.lineage, l.durable = l.now, ev.Position, ev.Lineage, ev.Durable
+	l.keptAlive, l.heard, l.quietSince = l.now, 0, l.now
 	l.figures.Heartbeats, l.figures.Began = 0, l.now
 	// A full sync that was begun goes on: what was staged is worth more than what a rewind would save.
 	l.settles, l.offered = ev.Settles, ev.Rewinds && ev.Settles.IsZero() && ev.Snapshot.IsZero() && !l.cannot
@@ -248,14 +250,13 @@ func (l *Link) tick(ev Event) {
 	if !l.live() {
 		return
 	}
-	heard, limit := max(ev.Heard, l.began), l.opts.Silence
-	if l.state == StateHandshake && !l.answered {
-		// Bytes are not an answer; and a primary may take a checkpoint before it answers.
-		heard, limit = l.began, limit+answerExtra
+	silent, limit := l.silent(ev), l.opts.Silence
+	if l.awaitsAnswer() {
+		limit += answerExtra
 	}
 	// A session that does not read cannot hear (pitfalls 38 and 32).
-	if !ev.Paused && l.now-heard >= limit {
-		l.fail(fmt.Errorf("%w for %s in state %s", ErrSilent, l.now-heard, l.state))
+	if !ev.Paused && silent >= limit {
+		l.fail(fmt.Errorf("%w for %s in state %s", ErrSilent, silent, l.state))
 		return
 	}
 	switch l.state {
@@ -265,10 +266,24 @@ func (l *Link) tick(ev Event) {
 		if now != l.acked || l.now-l.ackedAt >= keepaliveEvery {
 			l.ack()
 		}
-	case StateSyncing, StateLoading, StateRewinding:
-		if l.now-l.keptAlive >= keepaliveEvery {
+	case StateHandshake, StateSyncing, StateLoading, StateRewinding:
+		if !l.awaitsAnswer() && l.now-l.keptAlive >= keepaliveEvery {
 			l.keptAlive = l.now
 			l.do(Action{Kind: ActionKeepalive})
 		}
 	}
+}
+
+// awaitsAnswer reports whether HELLO was not answered yet.
+func (l *Link) awaitsAnswer() bool { return l.state == StateHandshake && !l.answered }
+
+// silent is for how long the primary has said nothing, while this process ran: one that was stopped, or whose machine was, could not hear,
+// and where both ends were, neither could say anything.
+func (l *Link) silent(ev Event) time.Duration {
+	// While HELLO is not answered, bytes are not an answer; and a primary may take a checkpoint before it answers.
+	if ev.Heard != l.heard && !l.awaitsAnswer() {
+		l.heard, l.quietSince = ev.Heard, max(ev.Heard, l.began)
+	}
+	l.quietSince = min(l.quietSince+ev.Lost, l.now)
+	return l.now - l.quietSince
 }
