@@ -74,15 +74,22 @@ func (s *Store) SetShardOptions(change func(*shard.Options)) {
 	change(&s.opts.Shard)
 }
 
-func (s *Store) changeNode(change func(*node)) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := s.mu.node
+func (s *Store) changeNode(change func(*node)) error { return s.changeWith(change, func() {}) }
+
+// changeWith changes node.json, and once that is durable what the store knows, by then, too: it is called with mu held. So nobody who reads what
+// the store knows waits for the disk.
+func (s *Store) changeWith(change func(*node), then func()) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	n := s.nodeCopy()
 	change(&n)
 	if err := s.writeNode(n); err != nil {
 		return fmt.Errorf("writing %s: %w", s.fs.PathJoin(s.opts.Dir, nodeFile), err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.mu.node = n
 	s.opts.Shard.Writable = n.Role == Primary
+	then()
 	return nil
 }

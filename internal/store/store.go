@@ -65,6 +65,8 @@ type Store struct {
 	log  hclog.Logger
 	// previous is held by whoever changes something under previous/.
 	previous sync.Mutex
+	// changing is held by whoever changes node.json, and taken before mu.
+	changing sync.Mutex
 	lock     io.Closer
 	nonce    wire.ID
 
@@ -346,15 +348,11 @@ func (s *Store) forget() error { return s.changeNode(func(n *node) { n.Building 
 // Switch makes d the node's dataset. The old one is closed, and kept under previous/ or deleted. The caller has taken its
 // users away from the old one's shards, or accepts that they get shard.ErrClosed.
 func (s *Store) Switch(d *Dataset) error {
-	s.mu.Lock()
-	old, n := s.mu.dataset, s.mu.node
-	n.Dataset, n.Shards, n.Building, n.Mixed = d.number, len(d.shards), nil, false
-	err := s.writeNode(n)
-	if err == nil {
-		s.mu.node, s.mu.dataset = n, d
+	var old *Dataset
+	err := s.changeWith(func(n *node) { n.Dataset, n.Shards, n.Building, n.Mixed = d.number, len(d.shards), nil, false }, func() {
+		old, s.mu.dataset = s.mu.dataset, d
 		s.builtLocked(d)
-	}
-	s.mu.Unlock()
+	})
 	if err != nil || old == nil {
 		return err
 	}
@@ -409,6 +407,8 @@ func (s *Store) nodeCopy() node {
 
 // Close stops all shards cleanly and gives the directory free.
 func (s *Store) Close() error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	s.mu.Lock()
 	all := s.mu.building
 	if s.mu.dataset != nil {
