@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	limits "github.com/understudy-kv/understudy/internal/eventually"
 )
 
 // poll is how often a condition is looked at.
@@ -19,15 +21,10 @@ func eventually(t testing.TB, within time.Duration, what string, cond func() err
 
 // await is eventually without a test to fail.
 func await(within time.Duration, cond func() error) error {
-	deadline := time.Now().Add(within)
-	tick := time.NewTicker(poll)
-	defer tick.Stop()
-	for {
-		err := cond()
-		if err == nil || time.Now().After(deadline) {
+	for l := limits.Within(within); ; l.Wait(poll) {
+		if err := cond(); err == nil || l.Over() {
 			return err
 		}
-		<-tick.C
 	}
 }
 
@@ -37,9 +34,8 @@ func hold(d time.Duration) { <-time.After(d) }
 // throughout checks that a condition holds all the time while a situation lasts.
 func throughout(t testing.TB, d time.Duration, what string, cond func() error) {
 	t.Helper()
-	tick := time.NewTicker(4 * poll)
-	defer tick.Stop()
-	for began := time.Now(); time.Since(began) < d; <-tick.C {
+	began := time.Now()
+	for l := limits.Within(d); !l.Over(); l.Wait(4 * poll) {
 		if err := cond(); err != nil {
 			t.Fatalf("%s: broken after %s of %s: %v", what, time.Since(began).Round(time.Millisecond), d, err)
 		}
