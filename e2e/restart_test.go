@@ -195,3 +195,26 @@ func TestMachineSleeps(t *testing.T) {
 	wantEqual(t, "resumes", after.replica.resumes, before.replica.resumes)
 	wantEqual(t, "full syncs", after.replica.allFullSyncs(), before.replica.allFullSyncs())
 }
+
+// TestPrimarySleeps: the primary's machine does not run for longer than the reconnect window. The replica that went before could not come
+// back, so its window goes on where it was.
+func TestPrimarySleeps(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, setup{primary: []string{"--reconnect-window", "8s"}})
+	p.replica.kill()
+	eventually(t, 5*time.Second, "the slots are detached", func() error {
+		n := p.primary.slots()["detached"]
+		return errorf(n == p.shards, "%d of %d", n, p.shards)
+	})
+	p.primary.pause()
+	throughout(t, 12*time.Second, "the primary does not run", func() error { return nil })
+	p.primary.cont()
+	throughout(t, 2*time.Second, "the slots are there", func() error {
+		n := p.primary.slots()["detached"]
+		return errorf(n == p.shards, "%d of %d", n, p.shards)
+	})
+	eventually(t, 20*time.Second, "the slots are reaped", func() error {
+		n := p.primary.slots()["detached"]
+		return errorf(n == 0, "%d are left", n)
+	})
+}

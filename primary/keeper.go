@@ -10,6 +10,8 @@ import (
 const (
 	// keepEvery is how often slots are reaped and saved.
 	keepEvery = time.Second
+	// asleep is how late the keeper has to be for this process, or its machine, not to have run meanwhile.
+	asleep = 2 * time.Second
 	// rateSamples is how many samples of a log's end are kept: the write rate is told over that many seconds.
 	rateSamples = 10
 )
@@ -21,10 +23,14 @@ func (s *Server) keep() {
 	var saved uint64
 	failing := false
 	for {
+		waits := s.now()
 		select {
 		case <-ticker.C:
 		case <-s.ctx.Done():
 			return
+		}
+		if late := s.now() - waits - keepEvery; late >= asleep {
+			s.slept(late)
 		}
 		s.reap()
 		for _, p := range s.ports {
@@ -47,6 +53,14 @@ func (s *Server) keep() {
 		}
 		failing = err != nil
 	}
+}
+
+// slept takes off the windows what this process slept through.
+func (s *Server) slept(d time.Duration) {
+	s.log.Warn("this process, or its machine, did not run for a while; that is not of the reconnect window", "for", d.Round(time.Millisecond))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.table.Extend(d, s.now())
 }
 
 // reap forgets replicas that were away for the whole window. Their log is trimmed to the keep at the next trimming.

@@ -31,6 +31,7 @@
 //  2. Durable <= Applied <= Received <= Sent, for acks of one session.
 //  3. Only an ack moves an acked offset up. A new session may lower it, to where the replica says that it is; a new
 //     generation or snapshot voids it.
-//  4. An attached slot is never reaped; a detached one is reaped at now - detached >= window, not a moment before.
+//  4. An attached slot is never reaped; a detached one is reaped at now - detached >= window, not a moment before, and what the primary
+//     sleeps through does not count ([Table.Extend]).
 //  5. A slot without a session that waits for a snapshot which was never made does not exist: it has nothing to keep.
 package slottable

@@ -244,6 +244,18 @@ func (t *Table) Reap(now, window time.Duration) []Slot {
 	return reaped
 }
 
+// Extend lengthens the windows of all detached slots by what the primary slept through, as if they had been detached so much later, but not
+// later than now: meanwhile nobody could have come back.
+func (t *Table) Extend(slept, now time.Duration) {
+	for i := range t.shards {
+		for _, s := range t.shards[i].slots {
+			if !s.Attached() {
+				s.Detached = min(s.Detached+slept, now)
+			}
+		}
+	}
+}
+
 // Drop forgets a detached replica's slots on every shard and returns how many there were. The error is ErrNoSlot, or an
 // *[AttachedError] if one of them is attached; then none is dropped.
 func (t *Table) Drop(replica wire.ID) (dropped int, err error) {

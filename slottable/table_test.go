@@ -65,6 +65,25 @@ func TestReapAtBothEdges(t *testing.T) {
 	}
 }
 
+// What the primary sleeps through is not of the window, and moves no slot beyond its beginning. An attached slot stays what it is.
+func TestExtend(t *testing.T) {
+	const window = time.Minute
+	tab := table(t, 2)
+	attach(t, tab, 1, 2, 1, 5, 0)
+	tab.Detach(attach(t, tab, 0, 1, 1, 5, 0), 10*time.Second)
+	tab.Extend(time.Hour, 10*time.Second+time.Hour+time.Second)
+	if r := tab.Reap(10*time.Second+time.Hour+window-1, window); len(r) != 0 {
+		t.Fatalf("reaped a nanosecond early: %+v", r)
+	}
+	tab.Extend(time.Hour, 2*time.Hour) // most of it before the slot was detached
+	if r := tab.Reap(2*time.Hour+window-1, window); len(r) != 0 {
+		t.Fatalf("reaped a nanosecond early: %+v", r)
+	}
+	if r := tab.Reap(2*time.Hour+window, window); len(r) != 1 || r[0].Replica != (wire.ID{1}) {
+		t.Fatalf("reaped %+v at the edge, want the slot", r)
+	}
+}
+
 // One process redials (same nonce): it takes over at once. Another process with its id is refused and told who holds
 // the slot, until the holder is gone (pitfall 12).
 func TestTakeOverAndRefusal(t *testing.T) {
