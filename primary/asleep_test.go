@@ -76,7 +76,15 @@ func TestSleepIsNoSilence(t *testing.T) {
 			return newLink(&sleeper{waits: c.waits}).fill(time.Time{})
 		})
 		try("write", errStuck, func() error {
-			return newLink(&sleeper{waits: c.waits}).write(wire.AppendControl(nil, wire.KindKeepalive, nil))
+			var waits []time.Duration // the short ones in the steps that writes wait in
+			for _, w := range c.waits {
+				if w == stretch {
+					waits = append(waits, writeStretch, writeStretch, writeStretch)
+				} else {
+					waits = append(waits, w)
+				}
+			}
+			return newLink(&sleeper{waits: waits}).write(wire.AppendControl(nil, wire.KindKeepalive, nil))
 		})
 		try("lent", errSilent, func() error {
 			conn := &lender{sleeper{waits: append(c.waits[:len(c.waits):len(c.waits)], 3*s)}} // it looks once more before it judges

@@ -26,9 +26,11 @@ const (
 	HeartbeatInterval = time.Second
 	// byeTimeout is what a session that ends leaves its last write.
 	byeTimeout = 500 * time.Millisecond
-	// stretch is what one wait counts for at most, of SilenceTimeout and of WriteTimeout: what is beyond, this process slept through, or
-	// its machine. Meanwhile it could not hear, and where both ends slept, neither could say anything.
-	stretch = 3 * time.Second
+	// stretch is what one wait counts for at most, of SilenceTimeout: what is beyond, this process slept through, or its machine.
+	// Meanwhile it could not hear, and where both ends slept, neither could say anything. writeStretch is the same of WriteTimeout, and how
+	// exactly it is known when the last byte went out.
+	stretch      = 3 * time.Second
+	writeStretch = time.Second
 )
 
 // Limits of what is read, in bytes of payload.
@@ -189,7 +191,7 @@ func ended(err error) error {
 // left alone, however long b is (pitfalls 29, 31).
 func (l *link) write(b []byte) error {
 	for stuck := time.Duration(0); ; {
-		if err := l.conn.SetWriteDeadline(time.Now().Add(stretch)); err != nil {
+		if err := l.conn.SetWriteDeadline(time.Now().Add(writeStretch)); err != nil {
 			return err
 		}
 		// end stores first and sets its deadline afterwards, so whichever of us comes last, the short one holds.
@@ -209,7 +211,7 @@ func (l *link) write(b []byte) error {
 		if l.ended.Load() {
 			return fmt.Errorf("%w for %v", errStuck, byeTimeout)
 		}
-		if stuck += stretch; n > 0 {
+		if stuck += writeStretch; n > 0 {
 			stuck = 0
 		}
 		if stuck >= WriteTimeout {

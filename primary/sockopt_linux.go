@@ -7,8 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tune has the kernel give up on a peer that leaves sent bytes unacknowledged for as long as a write may be stuck: a
-// half-open link is noticed although heartbeats still fit into the socket's buffer (pitfall 32).
+// userTimeout is how long sent bytes may stay unacknowledged. The link's own limit comes first where a write is stuck, and tells why.
+const userTimeout = WriteTimeout + writeStretch
+
+// tune has the kernel give up on a peer that leaves sent bytes unacknowledged: a half-open link is noticed although heartbeats
+// still fit into the socket's buffer (pitfall 32).
 func tune(conn net.Conn) error {
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok {
@@ -20,7 +23,7 @@ func tune(conn net.Conn) error {
 	}
 	var set error
 	err = raw.Control(func(fd uintptr) {
-		set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(WriteTimeout/time.Millisecond))
+		set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout/time.Millisecond))
 	})
 	if err != nil {
 		return err

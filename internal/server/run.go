@@ -17,6 +17,9 @@ import (
 // start, so giving up loses nothing that was acknowledged under the fsync policy.
 const stopLimit = 9 * time.Second
 
+// stopStep is in what steps that is counted: one that takes longer, since this process or its machine did not run, is one all the same.
+const stopStep = time.Second
+
 // errUnclean is why a stop was given up.
 var errUnclean = errors.New("stopped without finishing: the next start replays the log")
 
@@ -76,16 +79,20 @@ func run(ctx context.Context, log hclog.Logger, stdout io.Writer, signals <-chan
 	case <-ctx.Done():
 	}
 	log.Info("stopping", "reason", context.Cause(ctx))
-	timer := time.NewTimer(limit)
+	timer := time.NewTimer(stopStep)
 	defer timer.Stop()
-	select {
-	case err := <-done:
-		return tell(log, err)
-	case s := <-signals:
-		return tell(log, fmt.Errorf("second signal, %s: %w", s, errUnclean))
-	case <-timer.C:
-		return tell(log, fmt.Errorf("not stopped after %s: %w", limit, errUnclean))
+	for took := time.Duration(0); took < limit; {
+		select {
+		case err := <-done:
+			return tell(log, err)
+		case s := <-signals:
+			return tell(log, fmt.Errorf("second signal, %s: %w", s, errUnclean))
+		case <-timer.C:
+			took += stopStep
+			timer.Reset(stopStep)
+		}
 	}
+	return tell(log, fmt.Errorf("not stopped after %s: %w", limit, errUnclean))
 }
 
 func tell(log hclog.Logger, err error) int {
