@@ -52,6 +52,7 @@ type side struct {
 	ready    chan struct{} // capacity 1: try again
 	deadline atomic.Int64  // in nanoseconds since 1970, 0 for none
 	timer    *time.Timer   // of whoever reads, or writes
+	fires    time.Time     // when the timer does, zero if it has
 }
 
 // Adopt has the poller wait for conn instead of the runtime, if it is a TCP connection, and closes conn; otherwise, or where that fails, it
@@ -171,7 +172,7 @@ func (c *Conn) Lend(serve func() bool, limit time.Duration) {
 
 // recall makes the reading the reader's if it is lent and nobody is at it. Otherwise the poller does once it has served.
 func (c *Conn) recall() {
-	// Report may make the one the other in between; nobody but Lend makes it lent while it is due.
+	// Report may make the one the other in between. If Serve does, and then makes it lent again, it looks whether it was recalled.
 	if c.state.CompareAndSwap(lent, ownedAgain) || c.state.CompareAndSwap(due, ownedAgain) {
 		signal(c.back)
 	}
@@ -275,21 +276,26 @@ func (s *side) expired() bool {
 	return at != 0 && time.Now().UnixNano() >= at
 }
 
-// wait returns when there may be something to do, behind lookAgain, at the deadline, when that is changed, and when done is closed.
+// wait returns when there may be something to do, at the deadline, when that is changed, when done is closed, and at some time within
+// lookAgain. Most waits are short, and a timer that is set makes the runtime wake a thread: so it goes on when a wait is over, and serves the
+// next ones.
 func (s *side) wait(done <-chan struct{}) {
-	d := lookAgain
-	if at := s.deadline.Load(); at != 0 {
-		d = min(d, time.Until(time.Unix(0, at)))
+	now := time.Now()
+	until := now.Add(lookAgain)
+	if at := s.deadline.Load(); at != 0 && at < until.UnixNano() {
+		until = time.Unix(0, at)
 	}
-	if s.timer == nil {
-		s.timer = time.NewTimer(d)
-	} else {
-		s.timer.Reset(d)
+	switch {
+	case s.timer == nil:
+		s.timer, s.fires = time.NewTimer(until.Sub(now)), until
+	case s.fires.IsZero() || until.Before(s.fires):
+		s.timer.Reset(until.Sub(now))
+		s.fires = until
 	}
-	defer s.timer.Stop()
 	select {
 	case <-s.ready:
 	case <-s.timer.C:
+		s.fires = time.Time{}
 	case <-done:
 	}
 }
