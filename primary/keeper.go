@@ -57,7 +57,7 @@ func (s *Server) keep() {
 
 // slept takes off the windows what this process slept through.
 func (s *Server) slept(d time.Duration) {
-	s.log.Warn("this process, or its machine, did not run for a while; that is not of the reconnect window", "for", d.Round(time.Millisecond))
+	s.log.Warn("this process did not run for a while: it was stopped, or its machine was suspended or short of processors; reconnect windows are longer by that", "for", d.Round(time.Millisecond))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mu.table.Extend(d, s.now())
