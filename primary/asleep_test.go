@@ -79,7 +79,7 @@ func TestSleepIsNoSilence(t *testing.T) {
 			var waits []time.Duration // the short ones in the steps that writes wait in
 			for _, w := range c.waits {
 				if w == stretch {
-					waits = append(waits, writeStretch, writeStretch, writeStretch)
+					waits = append(waits, netpoll.WriteStep, netpoll.WriteStep, netpoll.WriteStep)
 				} else {
 					waits = append(waits, w)
 				}

@@ -27,10 +27,8 @@ const (
 	// byeTimeout is what a session that ends leaves its last write.
 	byeTimeout = 500 * time.Millisecond
 	// stretch is what one wait counts for at most, of SilenceTimeout: what is beyond, this process slept through, or its machine.
-	// Meanwhile it could not hear, and where both ends slept, neither could say anything. writeStretch is the same of WriteTimeout, and how
-	// exactly it is known when the last byte went out.
-	stretch      = 3 * time.Second
-	writeStretch = time.Second
+	// Meanwhile it could not hear, and where both ends slept, neither could say anything. netpoll.WriteStep is the same of WriteTimeout.
+	stretch = 3 * time.Second
 )
 
 // Limits of what is read, in bytes of payload.
@@ -190,34 +188,11 @@ func ended(err error) error {
 // write sends all of b. It fails with errStuck when not one byte goes out for WriteTimeout; a slow link that moves is
 // left alone, however long b is (pitfalls 29, 31).
 func (l *link) write(b []byte) error {
-	for stuck := time.Duration(0); ; {
-		if err := l.conn.SetWriteDeadline(time.Now().Add(writeStretch)); err != nil {
-			return err
-		}
-		// end stores first and sets its deadline afterwards, so whichever of us comes last, the short one holds.
-		if l.ended.Load() {
-			if err := l.conn.SetWriteDeadline(time.Now().Add(byeTimeout)); err != nil {
-				return err
-			}
-		}
-		n, err := l.conn.Write(b)
-		b = b[n:]
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return err
-		}
-		if l.ended.Load() {
-			return fmt.Errorf("%w for %v", errStuck, byeTimeout)
-		}
-		if stuck += writeStretch; n > 0 {
-			stuck = 0
-		}
-		if stuck >= WriteTimeout {
-			return fmt.Errorf("%w for %v", errStuck, WriteTimeout)
-		}
+	stuck, err := netpoll.WriteAll(l.conn, b, WriteTimeout, byeTimeout, l.ended.Load)
+	if stuck > 0 {
+		return fmt.Errorf("%w for %v", errStuck, stuck)
 	}
+	return err
 }
 
 // end gives whatever is being written a last moment.

@@ -5,10 +5,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/understudy-kv/understudy/internal/netpoll"
 )
 
 // userTimeout is how long sent bytes may stay unacknowledged. The link's own limit comes first where a write is stuck, and tells why.
-const userTimeout = WriteTimeout + writeStretch
+const userTimeout = WriteTimeout + netpoll.WriteStep
 
 // tune has the kernel give up on a peer that leaves sent bytes unacknowledged: a half-open link is noticed although heartbeats
 // still fit into the socket's buffer (pitfall 32).

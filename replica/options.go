@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/understudy-kv/understudy/internal/netpoll"
 	"github.com/understudy-kv/understudy/internal/node"
 	"github.com/understudy-kv/understudy/wire"
 )
@@ -99,7 +100,7 @@ func (o *FollowerOptions) EnsureDefaults() {
 		o.Jitter = mathrand.Float64
 	}
 	if o.Dial == nil {
-		limit := o.StuckWrite
+		limit := o.StuckWrite + netpoll.WriteStep // the link's own limit comes first, and tells why
 		o.Dial = func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, address, limit) }
 	}
 	if o.Adopt == nil {

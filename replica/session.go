@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -220,17 +219,12 @@ func (s *session) unsent(err error) Event {
 	return Event{Kind: EventFailed, Err: err}
 }
 
+// send writes all of b. A slow link that moves is left alone, however long b is: half a megabyte of keys, for one (pitfalls 29, 31).
 func (s *session) send(b []byte) error {
-	limit := s.r.f.opts.StuckWrite
-	_ = s.conn.SetWriteDeadline(time.Now().Add(limit)) // an error of it is Write's too
-	if s.ending() || s.ctx.Err() != nil {
-		// If close or the stop comes after this test, its own deadline comes after the one above.
-		_ = s.conn.SetWriteDeadline(time.Now().Add(byeTimeout))
-	}
-	_, err := s.conn.Write(b)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	stuck, err := netpoll.WriteAll(s.conn, b, s.r.f.opts.StuckWrite, byeTimeout, func() bool { return s.ending() || s.ctx.Err() != nil })
+	if stuck > 0 {
 		s.dead.Store(true)
-		return fmt.Errorf("%w: not taken within %s", ErrStuck, limit)
+		return fmt.Errorf("%w: nothing was taken for %s", ErrStuck, stuck)
 	}
 	return err
 }

@@ -118,6 +118,37 @@ func TestPrimaryThatDoesNotRead(t *testing.T) {
 	})
 }
 
+// TestSlowPrimary: what a replica says at length, as the keys of its surplus, may take as long as it wants to while some of it is taken
+// (pitfalls 29, 31).
+func TestSlowPrimary(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		s := &session{r: &runner{f: &Follower{opts: FollowerOptions{StuckWrite: 9 * time.Second}}}, ctx: t.Context(), conn: ours, done: make(chan struct{})}
+		done := make(chan int)
+		// It reads to the end, which is below.
+		go func() {
+			n := 0
+			for buf := make([]byte, 20_000); ; {
+				time.Sleep(time.Second)
+				m, err := theirs.Read(buf)
+				if n += m; err != nil {
+					done <- n
+					return
+				}
+			}
+		}()
+		begun := time.Now()
+		if err := s.send(make([]byte, wantAhead+wantRun)); err != nil || time.Since(begun) < 20*time.Second {
+			t.Errorf("after %v: %v", time.Since(begun), err)
+		}
+		ours.Close()
+		if n := <-done; n != wantAhead+wantRun {
+			t.Errorf("%d bytes arrived of %d", n, wantAhead+wantRun)
+		}
+	})
+}
+
 // TestDiskThatStandsStill: whatever waits for the disk in a first full sync takes longer than either end waits for a word of the other one.
 // The replica goes on to speak, and does not take its own deafness for the primary's silence.
 func TestDiskThatStandsStill(t *testing.T) {
