@@ -58,27 +58,63 @@ func (r *rates) get() (perSecond, inKB, outKB float64, peak uint64) {
 }
 
 // keyCounts remembers how many keys there are. Counting goes through all of them, so INFO counts again only when the
-// last count is older than twenty times what it took: asking often costs at most a twentieth of a core.
+// last count is older than twenty times what it took: asking often costs at most a twentieth of a core. Nobody waits
+// long for it where there is an older count to tell.
 type keyCounts struct {
-	mu   sync.Mutex
-	at   time.Time
-	took time.Duration
-	last engine.KeyCount
+	mu      sync.Mutex
+	at      time.Time // of last
+	took    time.Duration
+	last    engine.KeyCount
+	running chan struct{} // closed behind the count that is going on; nil if none is
 }
 
-func (k *keyCounts) get(count func() (engine.KeyCount, error)) engine.KeyCount {
+// countPatience is how long INFO waits for a new count.
+const countPatience = 250 * time.Millisecond
+
+// get returns the counts and how old they are, if there are any. A count is begun as a goroutine of done, which whoever calls belongs to.
+func (k *keyCounts) get(done *sync.WaitGroup, count func() (engine.KeyCount, error)) (c engine.KeyCount, age time.Duration, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	now := time.Now()
-	if !k.at.IsZero() && now.Sub(k.at) < 20*k.took {
-		return k.last
+	first := k.at.IsZero()
+	if first || time.Since(k.at) >= 20*k.took {
+		if k.running == nil {
+			k.running = make(chan struct{})
+			// Started here, once at a time. It ends with its count, which the end of a shard cuts short, and is waited for with the
+			// connections.
+			done.Go(func() { k.count(count) })
+		}
+		k.await(first)
 	}
+	return k.last, time.Since(k.at), !k.at.IsZero()
+}
+
+// await waits for the count that is going on, without the lock: to its end, or for a while.
+func (k *keyCounts) await(end bool) {
+	running := k.running
+	k.mu.Unlock()
+	defer k.mu.Lock()
+	var late <-chan time.Time
+	if !end {
+		timer := time.NewTimer(countPatience)
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case <-running:
+	case <-late:
+	}
+}
+
+func (k *keyCounts) count(count func() (engine.KeyCount, error)) {
+	begun := time.Now()
 	c, err := count()
-	if err != nil {
-		return k.last // a shard is being closed or replaced: the next one will tell
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err == nil { // otherwise a shard is being closed or replaced: the next one will tell
+		k.at, k.took, k.last = time.Now(), time.Since(begun), c
 	}
-	k.at, k.took, k.last = time.Now(), time.Since(now), c
-	return c
+	close(k.running)
+	k.running = nil
 }
 
 // newRunID draws the 40 hex digits that tell one run of a process from another.

@@ -216,11 +216,15 @@ func (s *Server) infoKeyspace(r *report) {
 	if len(s.ks.Shards()) == 0 {
 		return
 	}
-	c := s.keys.get(s.ks.Count)
+	c, age, ok := s.keys.get(&s.done, s.ks.Count)
+	if !ok {
+		return // the shards are being replaced
+	}
 	if c.Keys+c.Expired > 0 {
 		r.add("db0", fmt.Sprintf("keys=%d,expires=%d,avg_ttl=0", c.Keys, c.Deadlines))
 	}
 	r.add("repl_hidden_expired_keys", c.Expired) // past their deadline, and the primary's delete has not come yet
+	r.add("repl_keys_counted_seconds_ago", int64(age/time.Second))
 }
 
 // human writes bytes as Redis does: 1.35M.

@@ -1,11 +1,16 @@
 package server
 
 import (
+	"errors"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/understudy-kv/understudy/internal/command/commandtest"
+	"github.com/understudy-kv/understudy/internal/engine"
 	"github.com/understudy-kv/understudy/internal/keyspace/kstest"
 )
 
@@ -48,4 +53,61 @@ func TestCountersOutliveTheShards(t *testing.T) {
 	if got := counts(t, r.addr); got != "keyspace_hits:1 keyspace_misses:3 total_error_replies:0" {
 		t.Errorf("got %s", got)
 	}
+}
+
+// Who polls INFO over many keys waits for the first count, and from then on has the last one while the next one goes on, which is one at
+// a time and seldom.
+func TestCountingKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var k keyCounts
+		var done sync.WaitGroup
+		counts, running, fails := 0, 0, false
+		count := func() (engine.KeyCount, error) { // one at a time, as is seen below
+			if counts++; running > 0 {
+				t.Error("two counts at a time")
+			}
+			running++
+			time.Sleep(10 * time.Second)
+			running--
+			if fails {
+				return engine.KeyCount{}, errors.New("closed")
+			}
+			return engine.KeyCount{Keys: int64(counts)}, nil
+		}
+		ask := func(keys int64, age, took time.Duration) {
+			t.Helper()
+			begun := time.Now()
+			c, old, ok := k.get(&done, count)
+			if waited := time.Since(begun); !ok || c.Keys != keys || old != age || waited != took {
+				t.Errorf("%d keys, counted %v ago, after %v, %t; want %d, %v, %v", c.Keys, old, waited, ok, keys, age, took)
+			}
+		}
+		fails = true
+		if _, _, ok := k.get(&done, count); ok {
+			t.Error("a count that failed counts")
+		}
+		fails = false
+		var both sync.WaitGroup
+		for range 2 {
+			both.Go(func() { ask(2, 0, 10*time.Second) })
+		}
+		both.Wait()
+		time.Sleep(199 * time.Second)
+		ask(2, 199*time.Second, 0)
+		time.Sleep(time.Second)
+		ask(2, 200*time.Second+countPatience, countPatience)
+		ask(2, 200*time.Second+2*countPatience, countPatience)
+		time.Sleep(9400 * time.Millisecond)
+		ask(3, 0, 100*time.Millisecond)
+		ask(3, 0, 0)
+		fails = true
+		time.Sleep(200 * time.Second)
+		ask(3, 200*time.Second+countPatience, countPatience)
+		time.Sleep(10 * time.Second)
+		ask(3, 210*time.Second+2*countPatience, countPatience)
+		done.Wait()
+		if counts != 5 {
+			t.Errorf("counted %d times", counts)
+		}
+	})
 }
