@@ -13,11 +13,15 @@ import (
 // it: near the limit the collector runs as often as it must.
 const gcPercent = 400
 
-// tuneMemory tells the Go runtime what the process may use: --memory, and what is promised beside it. The runtime's own
+// footprint is what a process needs that no setting speaks of: the runtime itself, stacks, and room for garbage. Without it
+// the collector would run all the time where --memory is little and caches and backlogs are full.
+const footprint = 32 * units.MiB
+
+// tuneMemory tells the Go runtime what the process may use: --memory, what is promised beside it, and its footprint. The runtime's own
 // variables, GOGC and GOMEMLIMIT, rank above it.
 func tuneMemory(log hclog.Logger, memory, beside units.Bytes) {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(int64(memory + beside))
+		debug.SetMemoryLimit(int64(memory + beside + footprint))
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
