@@ -185,7 +185,9 @@ func (e *Engine) stage(fs []frozen, whole bool) (paths []string, err error) {
 			return nil, err
 		}
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	log, done := browse(fs)
+	it.log = log
+	defer func() { err = errors.Join(err, it.Close(), done()) }()
 	var hides []span
 	for depth, f := range fs {
 		it.hide(f.memtable, depth)

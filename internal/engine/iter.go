@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"io"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -18,9 +19,10 @@ type iter struct {
 	from, to  []byte
 	now       *run // where the iterator stands; nil: on base, or nowhere
 	valid     bool
-	deletions bool   // deleted keys are not passed over; see deleted
-	buf       []byte // a value from the log
-	unpin     func() // nil if the capture outlives the iterator
+	deletions bool        // deleted keys are not passed over; see deleted
+	buf       []byte      // a value from the log
+	log       io.ReaderAt // how to read it there; nil: as the memtable does
+	unpin     func()      // nil if the capture outlives the iterator
 }
 
 // hide is a memtable's delete-range.
@@ -242,10 +244,14 @@ func (it *iter) Key() []byte {
 
 // ValueAndErr is the value of the key it stands on, valid until the iterator moves.
 func (it *iter) ValueAndErr() ([]byte, error) {
-	if it.now != nil {
-		return it.now.m.value(it.now.refs[it.now.at], &it.buf)
+	if it.now == nil {
+		return it.base.ValueAndErr()
 	}
-	return it.base.ValueAndErr()
+	if m := it.now.m; it.log == nil {
+		return m.value(it.now.refs[it.now.at], &it.buf)
+	} else {
+		return m.valueBy(it.log, it.now.refs[it.now.at], &it.buf)
+	}
 }
 
 // headAndErr is the beginning of that value, a record's head at least: it is there where the value would have to be read.

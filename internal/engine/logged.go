@@ -48,14 +48,34 @@ func (m *memtable) logged(ref uint32) int64 {
 	return 0
 }
 
+// browser is a log that has a better way for who reads much of it, as the flusher does.
+type browser interface {
+	Browse() interface {
+		io.ReaderAt
+		io.Closer
+	}
+}
+
+// browse is how to read the values of the memtables that lie in the log, which is one and the same for all of them, and ends
+// with done; a nil reader is the log itself.
+func browse(fs []frozen) (r io.ReaderAt, done func() error) {
+	for _, f := range fs {
+		if log, ok := f.log.(browser); ok {
+			b := log.Browse()
+			return b, b.Close
+		}
+	}
+	return nil, func() error { return nil }
+}
+
 // readLogged reads the value of n bytes that b stands for.
-func (m *memtable) readLogged(b []byte, n int, buf *[]byte) ([]byte, error) {
+func (m *memtable) readLogged(log io.ReaderAt, b []byte, n int, buf *[]byte) ([]byte, error) {
 	addr, sum := int64(binary.NativeEndian.Uint64(b)), binary.NativeEndian.Uint32(b[8:])
 	if cap(*buf) < n {
 		*buf = make([]byte, max(n, 2*min(cap(*buf), keepValue)))
 	}
 	v := (*buf)[:n:n]
-	if _, err := m.log.ReadAt(v, addr); err != nil {
+	if _, err := log.ReadAt(v, addr); err != nil {
 		return nil, fmt.Errorf("a value of %d bytes in the log: %w", n, err)
 	}
 	if got := wire.Checksum(0, v); got != sum {

@@ -358,12 +358,15 @@ func (m *memtable) deleted(ref uint32) bool {
 
 // value is the record's value, nil for a deletion. One that lies in the log is read into *buf, which grows; another stays as
 // it is for as long as anybody holds it.
-func (m *memtable) value(ref uint32, buf *[]byte) ([]byte, error) {
+func (m *memtable) value(ref uint32, buf *[]byte) ([]byte, error) { return m.valueBy(m.log, ref, buf) }
+
+// valueBy is value, with another way to read the log.
+func (m *memtable) valueBy(log io.ReaderAt, ref uint32, buf *[]byte) ([]byte, error) {
 	b := m.at(ref)
 	size := binary.NativeEndian.Uint32(b[4:])
 	b = b[recordHead+binary.NativeEndian.Uint32(b):]
 	if size&loggedBit != 0 {
-		return m.readLogged(b, int(size&^loggedBit), buf)
+		return m.readLogged(log, b, int(size&^loggedBit), buf)
 	}
 	n := size &^ deletedBit
 	return b[:n:n], nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"sync"
 	"testing"
@@ -21,6 +22,36 @@ type testLog struct {
 	marks  []logMark
 	reads  int
 	before func() // called by the next ReadAt, before it looks
+
+	browsed, browsers int // reads by who browses, and how many do now
+}
+
+// browsing is who browses the log.
+type browsing struct{ l *testLog }
+
+func (l *testLog) Browse() interface {
+	io.ReaderAt
+	io.Closer
+} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.browsers++
+	return browsing{l}
+}
+
+func (b browsing) ReadAt(p []byte, addr int64) (int, error) {
+	n, err := b.l.ReadAt(p, addr)
+	b.l.mu.Lock()
+	defer b.l.mu.Unlock()
+	b.l.browsed++
+	return n, err
+}
+
+func (b browsing) Close() error {
+	b.l.mu.Lock()
+	defer b.l.mu.Unlock()
+	b.l.browsers--
+	return nil
 }
 
 // logMark says that the batch which begins at offset lies at addr.
@@ -116,6 +147,9 @@ func TestLogged(t *testing.T) {
 	r.must(r.e.Flush())
 	if live, over := r.e.LeftInLog(); live != 0 || over != 0 {
 		t.Fatalf("%d bytes are in the log after a flush, and %d were", live, over)
+	}
+	if l := r.log; l.browsed != 1 || l.browsers != 0 {
+		t.Fatalf("the flusher, which reads many values, has browsed for %d, want the one that is left, and %d of it still do", l.browsed, l.browsers)
 	}
 	r.set("key", large(9))
 	r.commit()

@@ -47,7 +47,7 @@ var importRules = []importRule{
 		why:   "slottable is pure: time and events are passed in, so that both edges of a window can be tested exactly",
 	},
 	{
-		of: "backlog", never: []string{everything, "net"}, unless: []string{"backlog", "wire"},
+		of: "backlog", never: []string{everything, "net"}, unless: []string{"backlog", "internal/pagecache", "wire"},
 		why: "the log is frames in files; what they mean is for those above it",
 	},
 	{
