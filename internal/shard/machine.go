@@ -67,7 +67,7 @@ type Rewinder interface {
 type Leaver interface {
 	StateMachine
 	// ApplyLogged is Apply. The batch's frames lie in log, one behind the other, from the address addr on, and can be read there
-	// until NeedsLog says otherwise. log is one and the same for all calls.
+	// until NeedsLog says otherwise. log is one and the same for all calls. It is a [backlog.Log], whose Browse is for who reads much of it.
 	ApplyLogged(b wire.Batch, log io.ReaderAt, addr int64) error
 	// NeedsLog is the offset from which on the machine may still read the log, or Position's if it needs nothing of what was
 	// applied. What lies before it may be deleted. It never goes back.
