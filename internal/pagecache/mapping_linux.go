@@ -13,6 +13,7 @@ import (
 // copy each, while pread(2) has to look for the page each time, which takes longer than the copy. One goroutine uses it.
 type Mapping struct {
 	b      []byte
+	page   int64     // its size, in bytes
 	pages  []byte    // of each, whether it was in memory
 	looked time.Time // then
 	reads  int       // since somebody looked at the clock
@@ -35,7 +36,8 @@ func Map(f vfs.File, size int64) *Mapping {
 	if err != nil {
 		return nil
 	}
-	return &Mapping{b: b, pages: make([]byte, (size+Align-1)/Align)}
+	page := int64(unix.Getpagesize())
+	return &Mapping{b: b, page: page, pages: make([]byte, (size+page-1)/page)}
 }
 
 // Close gives the mapping back. Nobody reads afterwards.
@@ -51,8 +53,8 @@ func (m *Mapping) Read(p []byte, at int64) bool {
 	if m.reads--; m.reads < 0 && !m.look() {
 		return false
 	}
-	for page := at / Align; page*Align < end; page++ {
-		if m.pages[page] == 0 {
+	for i := at / m.page; i*m.page < end; i++ {
+		if m.pages[i] == 0 {
 			return false
 		}
 	}

@@ -97,7 +97,7 @@ func TestMappingOfWhatIsOnDisk(t *testing.T) {
 		t.Skip("the kernel keeps the file in memory here")
 	}
 	read := 0
-	for at := int64(0); at < size; at += Align {
+	for at := int64(0); at < size; at += m.page {
 		if m.Read(make([]byte, 10), at) {
 			read++
 		}
