@@ -160,7 +160,7 @@ func TestReplicaPaused(t *testing.T) {
 		if detached == 0 && p.primary.slots()["detached"] == p.shards {
 			detached = time.Since(paused)
 		}
-		return errorf(rss < (64+2*4)*mib*12/10, "%d MiB of anonymous memory", rss/mib)
+		return errorf(rss < ((64+2*4)*mib+footprint)*12/10, "%d MiB of anonymous memory", rss/mib)
 	})
 	if detached < 5*time.Second || detached > 13*time.Second {
 		t.Errorf("the replica was detached after %s, want about 10 s", detached)

@@ -37,10 +37,13 @@ type nodeLimits struct {
 	memory, backlog, inbox, keep, disk int64 // --memory, --backlog-memory, --inbox-bytes, --backlog-keep and --backlog-disk
 }
 
-// newUsage computes the bounds. The process's memory limit is what --memory and the buffers beside it add up to; the runtime keeps
-// anonymous memory about there, garbage included, and what is live lies below. Either is lower for most of the time.
+// footprint is what a process may have beside what its settings speak of: the runtime, stacks, and room for garbage.
+const footprint = 32 * mib
+
+// newUsage computes the bounds. The process's memory limit is what --memory, the buffers beside it and its footprint add up to; the runtime
+// keeps anonymous memory about there, garbage included, and what is live lies below. Either is lower for most of the time.
 func newUsage(l nodeLimits) *usage {
-	limit := l.memory + l.shards*(l.backlog+l.inbox)
+	limit := l.memory + l.shards*(l.backlog+l.inbox) + footprint
 	return &usage{samples: map[string][]int64{}, bounds: map[string]bound{
 		usedMemory: {most: limit * 12 / 10, noise: 24 * mib},
 		// Caches, memtables and backlogs fill up, inboxes are empty at rest; 16 MiB are for all else, sessions and clients included.
