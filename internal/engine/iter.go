@@ -247,11 +247,11 @@ func (it *iter) ValueAndErr() ([]byte, error) {
 	if it.now == nil {
 		return it.base.ValueAndErr()
 	}
-	if m := it.now.m; it.log == nil {
-		return m.value(it.now.refs[it.now.at], &it.buf)
-	} else {
-		return m.valueBy(it.log, it.now.refs[it.now.at], &it.buf)
+	m, log := it.now.m, it.log
+	if log == nil {
+		log = m.log
 	}
+	return m.valueBy(log, it.now.refs[it.now.at], &it.buf)
 }
 
 // headAndErr is the beginning of that value, a record's head at least: it is there where the value would have to be read.

@@ -73,15 +73,24 @@ func TestWriteAll(t *testing.T) {
 	}
 }
 
-// A connection that is closed is not stuck.
+// A connection that is closed, by either side, before or in the middle of it, is not stuck.
 func TestWriteAllClosed(t *testing.T) {
-	ours, theirs := net.Pipe()
-	theirs.Close()
-	if stuck, err := WriteAll(ours, []byte("x"), time.Second, time.Second, func() bool { return false }); stuck != 0 || !errors.Is(err, io.ErrClosedPipe) {
-		t.Errorf("stuck for %v, %v", stuck, err)
-	}
-	ours.Close()
-	if stuck, err := WriteAll(ours, []byte("x"), time.Second, time.Second, func() bool { return false }); stuck != 0 || !errors.Is(err, io.ErrClosedPipe) {
-		t.Errorf("stuck for %v, %v", stuck, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		for _, wait := range []time.Duration{0, 3300 * time.Millisecond} {
+			for side := range 2 {
+				ends := make([]net.Conn, 2)
+				ends[0], ends[1] = net.Pipe()
+				if wait == 0 {
+					ends[side].Close()
+				} else {
+					time.AfterFunc(wait, func() { ends[side].Close() })
+				}
+				stuck, err := WriteAll(ends[0], []byte("x"), 9*time.Second, time.Second, func() bool { return false })
+				if stuck != 0 || !errors.Is(err, io.ErrClosedPipe) {
+					t.Errorf("side %d, closed after %v: stuck for %v, %v", side, wait, stuck, err)
+				}
+				ends[1-side].Close()
+			}
+		}
+	})
 }
