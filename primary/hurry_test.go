@@ -14,7 +14,7 @@ import (
 func TestFullSyncHurries(t *testing.T) {
 	t.Setenv("GOMAXPROCS", "2")
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
-	defer polite.Keep()()
+	defer polite.Keep(func() {})()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, 1, backlog.Options{}, ServerOptions{})
 		s.shards[0].write(20, 100)

@@ -228,7 +228,7 @@ func TestEmptyPrimaryDoesNotWipe(t *testing.T) {
 func TestFullSyncHurries(t *testing.T) {
 	t.Setenv("GOMAXPROCS", "2")
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
-	defer polite.Keep()()
+	defer polite.Keep(func() {})()
 	for _, cut := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			p := newFakePrimary(t)

@@ -1,8 +1,10 @@
 package polite
 
 import (
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 )
 
@@ -14,8 +16,39 @@ var processors struct {
 	before  int // GOMAXPROCS without the additional ones; 0 if there are none
 }
 
-// Keep says that a goroutine keeps one of the runtime's processors while it waits, until release is called.
-func Keep() (release func()) { return count(&processors.keepers) }
+// Keep says that a goroutine keeps one of the runtime's processors while it waits, until release is called. Whenever a worker begins to be
+// at work (AtWork) it calls begun, on the worker's goroutine; it must not wait.
+func Keep(begun func()) (release func()) {
+	calls.Lock()
+	defer calls.Unlock()
+	n := calls.next
+	calls.next++
+	calls.begun[n] = begun
+	forget := count(&processors.keepers)
+	return func() {
+		calls.Lock()
+		delete(calls.begun, n)
+		calls.Unlock()
+		forget()
+	}
+}
+
+// calls are what the present keepers have given.
+var calls = struct {
+	sync.Mutex
+	begun map[int]func()
+	next  int
+}{begun: map[int]func(){}}
+
+// tellKeepers calls them. A keeper that has released may still be called, by a worker that began before.
+func tellKeepers() {
+	calls.Lock()
+	all := slices.Collect(maps.Values(calls.begun))
+	calls.Unlock()
+	for _, f := range all {
+		f()
+	}
+}
 
 // Hurry has the runtime use one processor more for each goroutine that keeps one until release is called, which may be done again:
 // somebody waits for work that could use all of them. Without such a goroutine it does nothing.

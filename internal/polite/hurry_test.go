@@ -22,9 +22,9 @@ func TestHurry(t *testing.T) {
 	}
 	done := Hurry()
 	want(4, "nobody keeps one")
-	left := Keep()
+	left := Keep(func() {})
 	want(5, "one keeps one")
-	left2, done2 := Keep(), Hurry()
+	left2, done2 := Keep(func() {}), Hurry()
 	want(6, "two keep one each, two hurry")
 	done()
 	done()
@@ -43,7 +43,7 @@ func TestHurry(t *testing.T) {
 	// Where there are no more processors than who would keep one, nobody does.
 	machine = 1
 	runtime.GOMAXPROCS(machine)
-	defer Keep()()
+	defer Keep(func() {})()
 	defer Hurry()()
 	want(1, "a single processor")
 }
@@ -58,7 +58,7 @@ func TestHurryGivesBack(t *testing.T) {
 	if machine < 2 {
 		t.Skip("one processor: nobody keeps it")
 	}
-	release := Keep()
+	release := Keep(func() {})
 	defer release()
 	done := Hurry()
 	if got := runtime.GOMAXPROCS(0); got != machine+1 {

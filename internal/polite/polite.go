@@ -16,6 +16,20 @@ const turn = time.Millisecond
 // threads look for work in vain each time.
 const grant = 4 * turn
 
+// lately is for how long somebody counts as at work who has yielded: longer than budgets let them wait, as a rule.
+const lately = 20 * turn
+
+var (
+	began  = time.Now()
+	worked atomic.Int64 // when a worker has yielded last, in nanoseconds behind began
+)
+
+// AtWork reports whether any worker of the process has been at work within the last 20 ms. Any goroutine may ask.
+func AtWork() bool {
+	at := worked.Load()
+	return at != 0 && time.Since(began)-time.Duration(at) < lately
+}
+
 // Budget is what the workers that share it take of the processors together. It grants them four milliseconds at a time, each of which begins
 // that length over the number of processors behind the last one: with one processor they work one at a time, and with half of
 // one nobody works half of the time. A worker that is stuck keeps nobody from working.
@@ -73,5 +87,9 @@ func (w *Worker) Yield() bool {
 		giveUp()
 	}
 	w.began = time.Now()
+	now := int64(w.began.Sub(began))
+	if before := worked.Swap(now); before == 0 || time.Duration(now-before) >= lately {
+		tellKeepers()
+	}
 	return true
 }

@@ -133,3 +133,39 @@ func TestGives(t *testing.T) {
 		}
 	})
 }
+
+// Somebody is at work from the end of a worker's turn on until 20 ms behind the last one, however many there are; and who keeps a processor
+// is told when that begins.
+func TestAtWork(t *testing.T) {
+	worked.Store(0)
+	defer worked.Store(0)
+	synctest.Test(t, func(t *testing.T) {
+		told := 0
+		release := Keep(func() { told++ })
+		want := func(at bool, n int, when string) {
+			t.Helper()
+			if AtWork() != at || told != n {
+				t.Errorf("%s: at work %v, told %d times; want %v and %d", when, AtWork(), told, at, n)
+			}
+		}
+		want(false, 0, "before any worker")
+		var first, second Worker
+		first.Yield()
+		want(true, 1, "a worker has begun")
+		for range 30 {
+			time.Sleep(lately - 1)
+			second.Yield()
+		}
+		want(true, 1, "others have gone on")
+		time.Sleep(lately - 1)
+		want(true, 1, "just before it counts no more")
+		time.Sleep(1)
+		want(false, 1, "nobody has gone on")
+		first.Yield()
+		want(true, 2, "one has begun again")
+		time.Sleep(lately)
+		release()
+		first.Yield()
+		want(true, 2, "the keeper is gone")
+	})
+}

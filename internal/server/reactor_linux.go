@@ -108,7 +108,7 @@ func (r *reactor) run() {
 	// whichever processor that ran last.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	defer polite.Keep()()
+	defer polite.Keep(r.poke)()
 	defer r.hold.Announce()
 	for r.wait() {
 		// Replication comes first: who reads here behind a reply of the primary finds what it has written.
@@ -141,11 +141,8 @@ func (r *reactor) wait() bool {
 		if n == 0 && r.spin.worth() {
 			n = r.linger()
 		}
-		if n == 0 && !r.woke && r.dozes.Load() {
-			n = netpoll.Doze(r.epoll, r.events, dozeFor)
-		}
 		if n == 0 {
-			n = r.poll(r.patience())
+			n = r.sleep()
 		}
 	}
 	r.before, r.now, r.woke = r.now, time.Now(), false
@@ -197,6 +194,27 @@ func (r *reactor) noteLocked(c *conn, events uint32) {
 		default:
 		}
 	}
+}
+
+// sleep waits until there is something to do, or returns 0 before.
+//
+// It keeps the runtime's processor for a while (netpoll.Doze), and for as long as somebody works in the background: who writes a table hands
+// each block of it to another goroutine, and where a processor has nothing to do that wakes a thread for it, which costs more than the block.
+// Who begins to work pokes the reactor.
+func (r *reactor) sleep() (n int) {
+	dozes := r.dozes.Load()
+	if dozes && !r.woke {
+		if n = netpoll.Doze(r.epoll, r.events, dozeFor); n > 0 {
+			return n
+		}
+	}
+	switch {
+	case !dozes || !polite.AtWork():
+		return r.poll(r.patience())
+	case r.woke:
+		return r.poll(dozeFor) // and dozes from then on
+	}
+	return 0
 }
 
 // yield lets others run. They may have more to do than that, so the reactor does not keep its processor when it waits next.

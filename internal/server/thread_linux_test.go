@@ -2,7 +2,10 @@ package server
 
 import (
 	"fmt"
+	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -116,4 +119,81 @@ func TestReactorDozes(t *testing.T) {
 			return rs.mu.list[0].dozes.Load() == (n > 1)
 		})
 	}
+}
+
+// sleeps tells how the reactor's thread waits in the kernel, for events or for the time in milliseconds that its epoll is given, "forever" without
+// one; "" if it does not.
+func sleeps(t *testing.T, tid int) string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/syscall", tid))
+	if err != nil {
+		t.Skip("the kernel does not tell what a thread waits for: ", err)
+	}
+	f := strings.Fields(string(text)) // the number and the arguments of the system call, in hexadecimal; or "running"
+	if len(f) < 5 || f[0] != strconv.Itoa(unix.SYS_EPOLL_PWAIT) {
+		return ""
+	}
+	if ms, err := strconv.ParseUint(f[4], 0, 64); err == nil && int32(ms) >= 0 {
+		return fmt.Sprint(int32(ms), " ms")
+	}
+	return "forever"
+}
+
+// TestReactorKeepsItsProcessor: a reactor without anything to do keeps its processor as long as somebody works in the background, whether it slept
+// when that began or has yielded to others since, and then sleeps until there is something.
+func TestReactorKeepsItsProcessor(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	rs, w, far := watched(t)
+	serve := func() (tid int) {
+		if _, err := unix.Write(far, []byte{1}); err != nil {
+			t.Fatal(err)
+		}
+		return <-w.served
+	}
+	tid := serve()
+	if !rs.mu.list[0].dozes.Load() {
+		t.Fatal("a reactor does not keep one of two processors")
+	}
+	asleep := func(want string) {
+		t.Helper()
+		how := ""
+		defer func() {
+			if t.Failed() {
+				t.Logf("seen last: %q", how)
+			}
+		}()
+		eventually.True(t, 10*time.Second, "the reactor sleeps "+want, func() bool { how = sleeps(t, tid); return how == want })
+	}
+	asleep("forever")
+	var stop atomic.Bool
+	defer stop.Store(true)
+	worked := make(chan int, 1)
+	// It works as a compaction does until it is told to stop; the test waits for it.
+	go func() {
+		var worker polite.Worker
+		turns := 0
+		for !stop.Load() {
+			if worker.Yield() {
+				turns++
+			}
+		}
+		worked <- turns
+	}()
+	for range 5 {
+		asleep("10 ms")
+		looks := 0
+		eventually.True(t, 10*time.Second, "a hundred looks at the reactor", func() bool {
+			if how := sleeps(t, tid); how == "forever" {
+				t.Fatal("the reactor gives its processor up while somebody works")
+			}
+			looks++
+			return looks == 100
+		})
+		serve() // and the reactor yields, since somebody was woken
+	}
+	stop.Store(true)
+	if n := <-worked; n == 0 {
+		t.Error("the worker has never yielded")
+	}
+	asleep("forever")
 }
