@@ -19,6 +19,7 @@ type loaded struct {
 	misses   int64
 	whole    time.Duration // from the first request until every replica had applied everything
 	cpu      []time.Duration
+	all      time.Duration // the primary's, until it had nothing left to do; loadToRest's
 	genCPU   time.Duration
 	latency  loadgen.Histogram
 }
@@ -91,6 +92,64 @@ func (o *Options) load(ctx context.Context, p *pair, c loadgen.Config) (*loaded,
 		l.cpu[i] -= before[i]
 	}
 	return l, nil
+}
+
+// loadToRest is load that begins when no node has anything left to do of what came before, flushes and compactions, and counts what the primary
+// has left to do behind it.
+func (o *Options) loadToRest(ctx context.Context, p *pair, c loadgen.Config) (*loaded, error) {
+	if err := p.rested(ctx); err != nil {
+		return nil, err
+	}
+	before, err := p.cpu()
+	if err != nil {
+		return nil, err
+	}
+	l, err := o.load(ctx, p, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.rested(ctx); err != nil {
+		return nil, err
+	}
+	after, err := p.cpu()
+	if err != nil {
+		return nil, err
+	}
+	l.all = after[0] - before[0]
+	return l, nil
+}
+
+const (
+	// A node rests when it has taken less than a twentieth of a processor for so long each of so many times in a row.
+	restLook  = 500 * time.Millisecond
+	restLooks = 5
+)
+
+// rested waits until every node rests.
+func (p *pair) rested(ctx context.Context) error {
+	last, err := p.cpu()
+	if err != nil {
+		return err
+	}
+	began, calm := time.Now(), 0
+	return await(ctx, linkLimit, "nodes that rest", func() (bool, error) {
+		d := time.Since(began)
+		if d < restLook {
+			return false, nil
+		}
+		now, err := p.cpu()
+		if err != nil {
+			return false, err
+		}
+		calm++
+		for i := range now {
+			if now[i]-last[i] > d/20 {
+				calm = 0
+			}
+		}
+		last, began = now, time.Now()
+		return calm == restLooks, nil
+	})
 }
 
 // cpu is what each node has used since it started, the primary first.

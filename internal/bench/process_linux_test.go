@@ -3,6 +3,8 @@ package bench
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -68,5 +70,37 @@ func TestAwait(t *testing.T) {
 	cancel(boom)
 	if err := await(ctx, time.Minute, "it", never); !errors.Is(err, boom) {
 		t.Error(err)
+	}
+}
+
+// TestRested: nobody rests who works, and everybody who has ended work a while ago; a node that is gone is an error.
+func TestRested(t *testing.T) {
+	dir := t.TempDir()
+	enough := filepath.Join(dir, "enough")
+	start := func(name, script string) *node {
+		t.Helper()
+		p, err := launch(dir, name, "/bin/sh", "-c", script, "sh", enough)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = p.kill() })
+		return &node{name: name, proc: p}
+	}
+	p := &pair{primary: start("primary", "exec sleep 600"), replicas: []*node{start("replica", `while [ ! -e "$1" ]; do :; done; exec sleep 600`)}}
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*restLooks*restLook, errors.New("it still works"))
+	defer cancel()
+	if err := p.rested(ctx); err == nil || !strings.Contains(err.Error(), "it still works") {
+		t.Errorf("beside a replica that works: %v", err)
+	}
+	if err := os.WriteFile(enough, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := p.rested(t.Context()); err != nil || time.Since(began) < restLooks*restLook {
+		t.Errorf("%v after %s", err, time.Since(began))
+	}
+	_ = p.replicas[0].proc.kill()
+	if err := p.rested(t.Context()); err == nil || !strings.Contains(err.Error(), "replica") {
+		t.Errorf("%v, want that the replica has no CPU clock any more", err)
 	}
 }

@@ -23,7 +23,7 @@ func growth() scenario {
 				if err != nil {
 					return err
 				}
-				cost = append(cost, l.micros(l.cpu[0]))
+				cost = append(cost, l.micros(l.all))
 			}
 			if n := len(cost); n > 1 {
 				t.record("S13", larger, "×", cost[n-1]/cost[0])
@@ -39,7 +39,7 @@ func growth() scenario {
 				if err != nil {
 					return err
 				}
-				cost = append(cost, l.micros(l.cpu[0]))
+				cost = append(cost, l.micros(l.all))
 			}
 			if n := len(cost); n > 1 {
 				more := t.GrowCopies[n-1] - t.GrowCopies[0]
@@ -70,11 +70,16 @@ func (t *turn) grown(ctx context.Context, name string, keys uint64, shards, repl
 		}
 		c := t.config(p)
 		c.Keys, c.Value, c.Pipeline = keys, value, t.Pipelines[0]
-		if requests > 0 {
+		if requests == 0 {
+			if l, err = t.load(ctx, p, c); err != nil {
+				return err
+			}
+		} else {
 			c.Requests, c.Duration = requests, 0
-		}
-		if l, err = t.load(ctx, p, c); err != nil {
-			return err
+			if l, err = t.loadToRest(ctx, p, c); err != nil {
+				return err
+			}
+			t.record("S13", name+": CPU of the primary, with what it leaves to do", "µs/op", l.micros(l.all))
 		}
 		t.record("S13", name+": rate", "ops/s", l.rate())
 		t.record("S13", name+": CPU of the primary", "µs/op", l.micros(l.cpu[0]))
