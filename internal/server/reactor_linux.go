@@ -199,7 +199,7 @@ func (r *reactor) noteLocked(c *conn, events uint32) {
 // sleep waits until there is something to do, or returns 0 before.
 //
 // It keeps the runtime's processor for a while (netpoll.Doze), and for as long as somebody works in the background: who writes a table hands
-// each block of it to another goroutine, and where a processor has nothing to do that wakes a thread for it, which costs more than the block.
+// each block of it to another goroutine, and where a processor has nothing to do that wakes a thread each time.
 // Who begins to work pokes the reactor.
 func (r *reactor) sleep() (n int) {
 	dozes := r.dozes.Load()
