@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -81,8 +82,8 @@ func Adopt(p Poller, conn net.Conn) net.Conn {
 }
 
 // Dup is a descriptor of the same socket that the runtime does not poll.
-func Dup(tcp *net.TCPConn) (fd int, err error) {
-	raw, err := tcp.SyscallConn()
+func Dup(socket syscall.Conn) (fd int, err error) {
+	raw, err := socket.SyscallConn()
 	if err != nil {
 		return 0, err
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"io"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -16,8 +17,11 @@ const (
 	maxPipeline = 1024
 	// keepWriter is the size from which on a connection's write buffer is given back once it is sent.
 	keepWriter = 64 << 10
-	// keepAlive finds clients that are gone without a word: Redis's tcp-keepalive.
-	keepAlive = 300 * time.Second
+	// keepAlive finds clients that are gone without a word: Redis's tcp-keepalive. What is not answered is asked again after
+	// keepAliveAgain, keepAliveCount times.
+	keepAlive      = 300 * time.Second
+	keepAliveAgain = 15 * time.Second
+	keepAliveCount = 9
 )
 
 // conn is one client's connection. One goroutine at a time owns everything but the fields marked as shared: its own, or
@@ -59,11 +63,27 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c.proto.Store(2)
 	c.queued.Store(-1)
 	c.active.Store(c.created.UnixNano())
+	c.socket = reactorsSocket(nc)
 	if tcp, ok := nc.(*net.TCPConn); ok {
 		_ = tcp.SetNoDelay(true)
-		_ = tcp.SetKeepAlivePeriod(keepAlive)
+		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAlive, Interval: keepAliveAgain, Count: keepAliveCount})
 	}
 	return c
+}
+
+// turnAway ends a connection that was never served, since there are too many or the server ends.
+func (c *conn) turnAway(full bool) {
+	text := ""
+	if full {
+		text = "-ERR max number of clients reached\r\n"
+	}
+	if c.socket != nil {
+		c.socket.turnAway(text)
+		return
+	}
+	_ = c.nc.SetWriteDeadline(time.Now().Add(time.Second))
+	_, _ = io.WriteString(c.nc, text)
+	_ = c.nc.Close()
 }
 
 // close ends the connection, from any goroutine.

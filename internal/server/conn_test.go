@@ -152,6 +152,15 @@ type rig struct {
 
 func start(t testing.TB, shards int, change func(*ServeOptions)) *rig {
 	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startOn(t, l, shards, change)
+}
+
+func startOn(t testing.TB, l net.Listener, shards int, change func(*ServeOptions)) *rig {
+	t.Helper()
 	r := &rig{node: newFakeBackend(), ks: keyspace.New(keyspace.Options{}), quit: make(chan string, 1)}
 	if shards > 0 {
 		r.ks.SetShards(kstest.Shards(t, shards, nil, nil))
@@ -161,10 +170,6 @@ func start(t testing.TB, shards int, change func(*ServeOptions)) *rig {
 		change(&o)
 	}
 	r.Server = NewServer(o)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	r.addr = l.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- r.Serve(l) }() // ended by Shutdown below, which waits for it

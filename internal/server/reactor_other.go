@@ -3,6 +3,7 @@
 package server
 
 import (
+	"net"
 	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
@@ -17,7 +18,9 @@ type reactors struct{ server atomic.Pointer[Server] }
 
 func newReactors(hclog.Logger) *reactors { return &reactors{} }
 
-func (*reactors) adopt(*conn) bool       { return false }
-func (*reactors) close()                 {}
-func (*reactors) poller() netpoll.Poller { return nil }
-func (*conn) attach()                    {}
+func (*reactors) acceptor(_ *Server, l net.Listener) net.Listener { return l }
+func reactorsSocket(net.Conn) *socket                             { return nil }
+func (*reactors) close()                                          {}
+func (*reactors) poller() netpoll.Poller                          { return nil }
+func (*conn) attach()                                             {}
+func (*socket) turnAway(string)                                   {}

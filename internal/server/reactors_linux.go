@@ -15,7 +15,7 @@ import (
 )
 
 // reactors are what a process's connections are waited for by: clients' and, as a [netpoll.Poller], those of replication.
-// They begin with the first connection.
+// They begin with the first listener or connection.
 type reactors struct {
 	log    hclog.Logger
 	server atomic.Pointer[Server] // whose clients they serve, once there is one
@@ -39,26 +39,6 @@ func (rs *reactors) timeout() time.Duration {
 	return 0
 }
 
-// adopt makes c a connection of a reactor, and reports whether it did.
-func (rs *reactors) adopt(c *conn) bool {
-	tcp, ok := c.nc.(*net.TCPConn)
-	if !ok {
-		return false
-	}
-	r, err := rs.next()
-	if err != nil {
-		return false
-	}
-	fd, err := netpoll.Dup(tcp)
-	if err != nil {
-		return false
-	}
-	k := &socket{reactor: r, fd: fd, local: tcp.LocalAddr(), remote: tcp.RemoteAddr(), writable: make(chan struct{}, 1)}
-	_ = tcp.Close()
-	c.nc, c.socket = k, k
-	return true
-}
-
 // next is the reactor of the next connection.
 func (rs *reactors) next() (*reactor, error) {
 	m := &rs.mu
@@ -71,10 +51,10 @@ func (rs *reactors) next() (*reactor, error) {
 	for len(m.list) == 0 || len(m.list) < polite.Processors()/2 {
 		r, err := newReactor(rs)
 		if err != nil {
-			rs.log.Warn("connections get a goroutine each", "error", err)
 			if len(m.list) == 0 {
 				return nil, err
 			}
+			rs.log.Warn("fewer reactors than there could be", "reactors", len(m.list), "error", err)
 			break
 		}
 		m.list = append(m.list, r)
@@ -186,7 +166,11 @@ func (r *reactor) rise(at int32) {
 
 // await has the epoll report what happens to the descriptor.
 func (r *reactor) await(fd int, at, number int32) error {
-	return unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{
+	return r.control(unix.EPOLL_CTL_ADD, fd, at, number)
+}
+
+func (r *reactor) control(op, fd int, at, number int32) error {
+	return unix.EpollCtl(r.epoll, op, fd, &unix.EpollEvent{
 		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: at, Pad: number,
 	})
 }

@@ -130,13 +130,14 @@ func (s *Server) tick() {
 	}
 }
 
-// Serve accepts connections until the listener is closed, by Shutdown or otherwise. It returns nil after Shutdown.
+// Serve accepts connections until Shutdown, and then returns nil, or until that is impossible. The listener is the server's from now on.
 func (s *Server) Serve(l net.Listener) error {
 	s.mu.Lock()
 	if s.mu.closing {
 		s.mu.Unlock()
-		return errors.Join(net.ErrClosed, l.Close())
+		return l.Close()
 	}
+	l = s.reactors.acceptor(s, l)
 	s.mu.listeners[l] = struct{}{}
 	s.mu.Unlock()
 	defer func() {
@@ -156,8 +157,8 @@ func (s *Server) Serve(l net.Listener) error {
 			return nil
 		default:
 		}
-		if !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) && !errors.Is(err, syscall.ECONNABORTED) {
-			return fmt.Errorf("accepting connections on %s: %w", l.Addr(), err)
+		if hopeless(err) {
+			return fmt.Errorf("accepting connections on %s: %w", l.Addr(), errors.Join(err, l.Close()))
 		}
 		s.log.Warn("accepting a connection", "error", err)
 		select { // give the connections that there are time to end
@@ -168,7 +169,18 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
-// accept serves nc, or refuses it.
+// hopeless reports whether an error of Accept's says that it would say so again. The others are a connection's own, such as a network
+// that is down or a rule of a firewall's, or of a lack that may end.
+func hopeless(err error) bool {
+	for _, e := range []error{net.ErrClosed, syscall.EBADF, syscall.EINVAL, syscall.ENOTSOCK} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// accept serves nc, or refuses it. It must not wait where nc is a reactor's.
 func (s *Server) accept(nc net.Conn) {
 	c := newConn(s, nc)
 	s.mu.Lock()
@@ -177,15 +189,12 @@ func (s *Server) accept(nc net.Conn) {
 		s.mu.Unlock()
 		if full {
 			s.stats.rejected.Add(1)
-			_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
-			_, _ = nc.Write([]byte("-ERR max number of clients reached\r\n"))
 		}
-		_ = nc.Close()
+		c.turnAway(full)
 		return
 	}
-	own := s.reactors.adopt(c)
 	s.clients.add(c)
-	if own {
+	if c.socket != nil {
 		s.done.Add(1)
 		s.mu.Unlock()
 		c.attach()
