@@ -98,6 +98,9 @@ type Command struct {
 	// Run executes the command on a Ctx whose Args fit the arity, and makes exactly one reply. It is nil for commands that
 	// the keyspace or the server carries out. A container's Run dispatches to its subcommands.
 	Run func(*Ctx)
+	// Prompt is for commands that the server carries out without waiting for anything, and whose reply depends on nothing but the
+	// connection.
+	Prompt bool
 	// Sub are the subcommands of a container.
 	Sub []*Command
 	// Summary, Since, Group and Complexity document the commands that are not Redis 7.0's. Those of Redis's own are in

@@ -35,6 +35,9 @@ func TestTable(t *testing.T) {
 			if x.Run != nil && len(x.Specs) == 0 && len(x.Sub) == 0 && x.Name != "object|help" {
 				t.Errorf("%s has a handler and no keys", x.Name)
 			}
+			if x.Prompt && (x.Run != nil || len(x.Specs)+len(x.Sub) > 0 || x.Flags&(Write|ReadOnly) != 0) {
+				t.Errorf("%s is not the server's, or works on keys", x.Name)
+			}
 			if (x.Merge != MergeNone) != (len(x.Specs) == 1 && x.Specs[0].Last < 0 && x.Run != nil && x.Name != "msetnx") {
 				t.Errorf("%s: merge %d", x.Name, x.Merge)
 			}

@@ -241,12 +241,28 @@ func (s *Session) Finish(cmds [][][]byte, sink Sink) (end bool, err error) {
 	return end, err
 }
 
-// quick takes a command that is executed beside its shard or planned, and reports whether it is one.
+// quick takes a command that is executed beside its shard or planned, or that the hook answers at once, and reports whether it is one.
 func (s *Session) quick(c *command.Command, refused string, args [][]byte, sink Sink) bool {
-	if refused != "" || c.Run == nil || s.multi.open || s.reply != ReplyOn {
+	if refused != "" || s.multi.open || s.reply != ReplyOn {
 		return false
 	}
+	if c.Run == nil {
+		return s.prompt(c, args, sink)
+	}
 	return s.readBeside(c, args, sink) || s.route(c, args)
+}
+
+// prompt has the hook answer a command that waits for nothing, where no reply is due before its own.
+func (s *Session) prompt(c *command.Command, args [][]byte, sink Sink) bool {
+	if !c.Prompt || s.hook == nil || len(s.plan) > 0 || s.refusal(c) != "" {
+		return false
+	}
+	s.endReads()
+	w := sink.Writer()
+	begun := len(w.Buf)
+	s.hook.Command(c, args, w)
+	s.noteError(w, begun)
+	return true
 }
 
 // slow takes a command that is not just routed: refused, queued, the keyspace's own, or the hook's.
