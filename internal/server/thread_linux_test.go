@@ -121,6 +121,73 @@ func TestReactorDozes(t *testing.T) {
 	}
 }
 
+// leaver is a watcher of a timer that leaves something to a goroutine each time it is served, and looks whether that has run since.
+type leaver struct {
+	fd          int
+	served      chan struct{}
+	times, late int // the reactor's
+	left, done  atomic.Int32
+}
+
+func (w *leaver) Report(events uint32) bool { return events&unix.EPOLLIN != 0 }
+
+func (w *leaver) Serve() {
+	var b [8]byte
+	_, _ = unix.Read(w.fd, b[:])
+	if w.times == leaverTimes {
+		return
+	}
+	if w.done.Load() < w.left.Load() {
+		w.late++
+	}
+	w.left.Add(1)
+	go w.done.Add(1) // it ends at once
+	netpoll.Wake()
+	if w.times++; w.times == leaverTimes {
+		close(w.served)
+	}
+}
+
+const leaverTimes = 61 * 20
+
+// TestReactorLeavesNobodyBehind: where somebody works in the background, whom a reactor has woken runs before the reactor sleeps, although the
+// runtime prefers the reactor one time of 61. The others' processors are taken: nobody else would have him run for as long as it sleeps.
+func TestReactorLeavesNobodyBehind(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	timer, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(timer)
+	rs, w := newReactors(hclog.NewNullLogger()), &leaver{fd: timer, served: make(chan struct{})}
+	forget, err := rs.Watch(timer, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rs.close()
+	defer forget()
+	var stop atomic.Bool
+	worked := make(chan struct{})
+	// It works as a compaction does until the end of the test, which waits for it.
+	go func() {
+		defer close(worked)
+		var worker polite.Worker
+		for !stop.Load() {
+			worker.Yield()
+		}
+	}()
+	defer func() { stop.Store(true); <-worked }()
+	every := unix.NsecToTimespec(int64(3 * time.Millisecond))
+	if err := unix.TimerfdSettime(timer, 0, &unix.ItimerSpec{Interval: every, Value: every}, nil); err != nil {
+		t.Fatal(err)
+	}
+	<-w.served
+	// Now and then another processor takes it over, and its thread is held up.
+	if w.late > leaverTimes/100 {
+		t.Errorf("%d times of %d a reactor slept before who was woken had run", w.late, leaverTimes)
+	}
+}
+
 // sleeps tells how the reactor's thread waits in the kernel, for events or for the time in milliseconds that its epoll is given, "forever" without
 // one; "" if it does not.
 func sleeps(t *testing.T, tid int) string {
