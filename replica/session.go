@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/understudy-kv/understudy/internal/netpoll"
+	"github.com/understudy-kv/understudy/internal/polite"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -168,7 +169,7 @@ func (s *session) pause(on bool) {
 func (s *session) write() {
 	defer s.hangUp()
 	defer s.ackSoon.Stop()
-	ticker := time.NewTicker(tickEvery)
+	ticker := polite.NewTicker(tickEvery)
 	defer ticker.Stop()
 	var buf []byte
 	var acts []Action
@@ -181,6 +182,7 @@ func (s *session) write() {
 			s.step(Event{Kind: EventAckDue}, &acts)
 		case <-ticker.C:
 			ticked = true
+			ticker.Next()
 		case <-stop:
 			stop = nil
 			s.step(s.r.f.stopEvent(), &acts)

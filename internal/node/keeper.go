@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/understudy-kv/understudy/internal/keyspace"
+	"github.com/understudy-kv/understudy/internal/polite"
 	"github.com/understudy-kv/understudy/internal/shard"
 	"github.com/understudy-kv/understudy/internal/store"
 )
@@ -61,12 +62,13 @@ func (n *Node) reveal() bool {
 
 // keep is the keeper.
 func (n *Node) keep() {
-	ticker := time.NewTicker(keepEvery)
+	ticker := polite.NewTicker(keepEvery)
 	defer ticker.Stop()
 	tried := time.Now()
 	for {
 		select {
 		case <-ticker.C:
+			ticker.Next()
 		case <-n.quit:
 			return
 		}

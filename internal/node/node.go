@@ -19,7 +19,7 @@ import (
 )
 
 // keepEvery is how often the keeper looks.
-const keepEvery = 50 * time.Millisecond
+const keepEvery = 100 * time.Millisecond
 
 // Node is an open node. All methods may be called from any goroutine.
 //

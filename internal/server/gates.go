@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/understudy-kv/understudy/internal/polite"
 )
 
 const (
@@ -72,11 +74,12 @@ func (s *Server) judge() {
 
 // judgeAlways is the gates' ticker.
 func (s *Server) judgeAlways() {
-	t := time.NewTicker(judgeEvery)
+	t := polite.NewTicker(judgeEvery)
 	defer t.Stop()
 	for {
 		select {
 		case <-t.C:
+			t.Next()
 			s.judge()
 		case <-s.quit:
 			return

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/understudy-kv/understudy/backlog"
+	"github.com/understudy-kv/understudy/internal/polite"
 	"github.com/understudy-kv/understudy/wire"
 )
 
@@ -79,7 +80,7 @@ func poke(c chan struct{}) {
 }
 
 func (s *Shard) loop() {
-	ticker := time.NewTicker(tickEvery)
+	ticker := polite.NewTicker(tickEvery)
 	defer ticker.Stop()
 	quit := s.quit
 	stopping, more := false, false
@@ -98,6 +99,9 @@ func (s *Shard) loop() {
 		case <-ticker.C:
 			ticked = true
 		default:
+		}
+		if ticked {
+			ticker.Next()
 		}
 		s.takeTurn()
 		control, in, paused := s.take()
