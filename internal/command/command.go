@@ -98,8 +98,8 @@ type Command struct {
 	// Run executes the command on a Ctx whose Args fit the arity, and makes exactly one reply. It is nil for commands that
 	// the keyspace or the server carries out. A container's Run dispatches to its subcommands.
 	Run func(*Ctx)
-	// Prompt is for commands that the server carries out without waiting for anything, and whose reply depends on nothing but the
-	// connection.
+	// Prompt is for commands that the server carries out without waiting for anything, and whose reply does not depend on what other
+	// commands of the same pipeline do to the keyspace.
 	Prompt bool
 	// Sub are the subcommands of a container.
 	Sub []*Command

@@ -29,13 +29,12 @@ var socketOptions = [...]struct{ level, name, value int }{
 // where the reactors and who works in the background keep all processors: nobody looks at the runtime's network but its
 // monitor, once in 10 ms. Accept returns only why nothing is accepted any more; when it is called again, it goes on.
 type acceptor struct {
-	s      *Server
-	r      *reactor
-	addr   net.Addr
-	seat   seat // its number
-	at     int32
-	failed chan error // capacity 1
-	done   chan struct{}
+	s          *Server
+	r          *reactor
+	addr       net.Addr
+	at, number int32      // its seat
+	failed     chan error // capacity 1
+	done       chan struct{}
 
 	mu struct {
 		sync.Mutex
@@ -70,8 +69,8 @@ func (rs *reactors) accept(s *Server, tcp *net.TCPListener) (*acceptor, error) {
 	}
 	a := &acceptor{s: s, r: r, addr: tcp.Addr(), failed: make(chan error, 1), done: make(chan struct{})}
 	a.mu.fd = fd
-	a.at, a.seat.number = r.sit(seat{other: a})
-	if err := r.await(fd, a.at, a.seat.number); err != nil {
+	a.at, a.number = r.sit(seat{other: a})
+	if err := r.await(fd, a.at, a.number); err != nil {
 		r.rise(a.at)
 		unix.Close(fd)
 		return nil, err
@@ -115,7 +114,7 @@ func (a *acceptor) look() error {
 	if a.mu.closed {
 		return net.ErrClosed
 	}
-	return a.r.control(unix.EPOLL_CTL_MOD, a.mu.fd, a.at, a.seat.number)
+	return a.r.control(unix.EPOLL_CTL_MOD, a.mu.fd, a.at, a.number)
 }
 
 // Report is [netpoll.Watcher]'s.
