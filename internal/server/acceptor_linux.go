@@ -1,11 +1,10 @@
 package server
 
 import (
-	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +50,7 @@ func (rs *reactors) acceptor(s *Server, l net.Listener) net.Listener {
 	}
 	a, err := rs.accept(s, tcp)
 	if err != nil {
-		rs.log.Warn("connections get a goroutine each", "error", err)
+		rs.log.Warn("clients are served all the same, but slower: each gets a goroutine until the process starts again", "listen", l.Addr(), "error", err)
 		return l
 	}
 	_ = tcp.Close() // the socket has another descriptor
@@ -131,7 +130,7 @@ func (a *acceptor) Serve() {
 			return
 		case unix.EINTR, unix.ECONNABORTED:
 		default:
-			a.fail(err)
+			a.fail(os.NewSyscallError("accept4", err))
 			return
 		}
 	}
@@ -160,9 +159,6 @@ func (a *acceptor) accept() (*socket, error) {
 	}
 	fd, remote, err := unix.Accept4(a.mu.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 	if err != nil {
-		if errno, ok := err.(syscall.Errno); ok && errno != unix.EAGAIN && errno != unix.EINTR && errno != unix.ECONNABORTED {
-			return nil, fmt.Errorf("accept4: %w", errno)
-		}
 		return nil, err
 	}
 	// The listener's would be inherited by those only that connect later.

@@ -45,8 +45,12 @@ func dialed(t *testing.T, addr string) net.Conn {
 func TestReactorAccepts(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "[::1]"} {
 		l, err := net.Listen("tcp", host+":0")
+		if host == "[::1]" && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)) {
+			t.Logf("this machine has no address %s: %v", host, err)
+			continue
+		}
 		if err != nil {
-			t.Skipf("this machine has no address %s: %v", host, err)
+			t.Fatal(err)
 		}
 		r := startOn(t, l, 1, nil)
 		r.mu.Lock()
@@ -133,7 +137,7 @@ func TestAcceptWithoutDescriptors(t *testing.T) {
 	}
 	nc := dialed(t, r.addr) // takes the last one
 	eventually.True(t, 10*time.Second, "the log tells of it", func() bool {
-		return strings.Contains(log.String(), `accepting a connection: error="accept4: too many open files"`)
+		return strings.Contains(log.String(), `ulimit -n), or lower maxclients: error="accept4: too many open files" retry_in=100ms`)
 	})
 	again()
 	pinged(t, nc)

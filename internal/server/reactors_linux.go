@@ -54,7 +54,7 @@ func (rs *reactors) next() (*reactor, error) {
 			if len(m.list) == 0 {
 				return nil, err
 			}
-			rs.log.Warn("fewer reactors than there could be", "reactors", len(m.list), "error", err)
+			rs.log.Warn("all clients are served, but by fewer threads than there could be; it is tried again with the next one", "threads", len(m.list), "error", err)
 			break
 		}
 		m.list = append(m.list, r)

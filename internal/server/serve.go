@@ -15,6 +15,9 @@ import (
 	"github.com/understudy-kv/understudy/internal/keyspace"
 )
 
+// acceptAgain is how long nothing is accepted behind an error that may pass.
+const acceptAgain = 100 * time.Millisecond
+
 // ServeOptions configure a [Server]. Keyspace and Backend are required.
 type ServeOptions struct {
 	Keyspace *keyspace.Keyspace
@@ -160,9 +163,13 @@ func (s *Server) Serve(l net.Listener) error {
 		if hopeless(err) {
 			return fmt.Errorf("accepting connections on %s: %w", l.Addr(), errors.Join(err, l.Close()))
 		}
-		s.log.Warn("accepting a connection", "error", err)
+		text := "new clients wait: none can be accepted now"
+		if errors.Is(err, syscall.EMFILE) {
+			text += "; raise the limit of open files (ulimit -n), or lower maxclients"
+		}
+		s.log.Warn(text, "error", err, "retry_in", acceptAgain)
 		select { // give the connections that there are time to end
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(acceptAgain):
 		case <-s.quit:
 			return nil
 		}
